@@ -1,0 +1,44 @@
+"""Names of queues: which Celery queue a stage is rung on and which an agent listens to.
+
+A ticket on a queue only says that there may be work; whether an agent may run a stage is decided
+by the
+claim. So a queue's name needs just what keeps most bells away from agents that cannot answer them.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterable, Mapping
+from typing import Final
+
+AGENT_PREFIX: Final = "ci.q."
+SERVER_PREFIX: Final = "ci.srv."
+SERVER_QUEUE: Final = SERVER_PREFIX + "work"
+TICKET_TASK: Final = "agents.ticket"
+#: Broker options of everyone who publishes or takes tickets (see the design, section 6).
+TICKET_TRANSPORT: Final[Mapping[str, object]] = {
+    "ack_emulation": False,
+    "priority_steps": [0],
+    "queue_order_strategy": "round_robin",
+    "polling_interval": 5,
+}
+
+
+def queue_name(type_: str, os: str, arch: str, labels: Mapping[str, str]) -> str:
+    """The queue of stages of `type_` for a platform that need `labels`.
+
+    Labels are hashed: a queue's name stays short and reveals nothing to who may list the keys.
+    """
+    name = f"{AGENT_PREFIX}{type_ or 'docker'}.{os or 'linux'}.{arch or 'amd64'}"
+    if not labels:
+        return name
+    text = "\n".join(f"{key}={labels[key]}" for key in sorted(labels))
+    return f"{name}.{hashlib.sha256(text.encode()).hexdigest()[:12]}"
+
+
+def agent_queues(
+    types: Iterable[str], os: str, arch: str, label_sets: Iterable[Mapping[str, str]]
+) -> list[str]:
+    """Every queue an agent of these types serves, one per type and set of labels, sorted."""
+    sets = list(label_sets) or [{}]
+    return sorted({queue_name(type_, os, arch, labels) for type_ in types for labels in sets})

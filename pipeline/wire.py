@@ -1,0 +1,200 @@
+"""Messages of the agent protocol (`/agent/v1`, JSON over HTTP, Bearer token).
+
+Read and written with `pipeline.spec.to_json` and `from_json`. Every message carries `v`; unknown
+fields are
+ignored, so an agent one minor release older than the server works. Messages carry ages in
+milliseconds,
+never times: the server stamps by its own clock.
+
+| call                                        | body               | answer
+     |
+| `POST agents`                               | Join, join token   | 200 Joined
+     |
+| `PUT agents/{id}`                           | Presence           | 200 Orders (held up to
+`hold_s`)    |
+| `DELETE agents/{id}?reason=`                |                    | 204
+     |
+| `POST claims`                               | Claim              | 200 Claimed, or 204: nothing
+to run |
+| `PUT leases/{lease}`                        | Report             | 200 Pace
+     |
+| `POST leases/{lease}/steps/{n}/log?from=P`  | zstd bytes         | 200 Appended
+     |
+
+Errors are `{"message": text, "code": text}`: 400 malformed, 401 unknown or revoked token, 403 not
+this
+agent's, 404, 409 conflict, 410 the lease is closed for reports, 503 with Retry-After try again.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Final
+
+from pipeline.spec import Pairs, StageSpec, Strings
+
+PROTOCOL: Final = 1
+PREFIX: Final = "/agent/v1/"
+#: The largest log batch a server accepts, unpacked.
+MAX_BATCH_BYTES: Final = 4 * 1024 * 1024
+#: A line longer than this is cut into lines of this length.
+MAX_LINE_BYTES: Final = 64 * 1024
+LOG_CONTENT_TYPE: Final = "application/zstd"
+
+
+@dataclass(frozen=True, slots=True)
+class Join:
+    """An agent introduces itself. `labels` are what its stages may ask for; `types` what it can
+    run."""
+
+    name: str
+    version: str
+    os: str = "linux"
+    arch: str = "amd64"
+    variant: str = ""
+    kernel: str = ""
+    labels: Pairs = field(default_factory=dict)
+    types: Strings = ("exec",)
+    capacity: int = 2
+    #: The id of an agent this one was before (its state file): the server replaces that row's
+    #: token.
+    previous: int = 0
+    previous_token: str = ""
+    v: int = PROTOCOL
+
+
+@dataclass(frozen=True, slots=True)
+class Joined:
+    """The agent's own identity and where its tickets come from."""
+
+    id: int
+    token: str = field(repr=False)
+    broker_url: str = field(repr=False)
+    queues: Strings = ()
+    v: int = PROTOCOL
+
+
+@dataclass(frozen=True, slots=True)
+class Presence:
+    """A sign of life. `busy` counts leases held; the server holds the call up to `hold_s` for
+    news."""
+
+    busy: int = 0
+    leases: Strings = ()
+    #: "idle", "busy" or "draining", and why it drains.
+    state: str = "idle"
+    reason: str = ""
+    hold_s: float = 0.0
+    version: str = ""
+    load: float = 0.0
+    disk_free_bytes: int = 0
+    v: int = PROTOCOL
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """What the server wants: `action` is continue, drain or shutdown; `cancelled` lists leases to
+    stop."""
+
+    action: str = "continue"
+    reason: str = ""
+    cancelled: Strings = ()
+    queues: Strings = ()
+    v: int = PROTOCOL
+
+
+@dataclass(frozen=True, slots=True)
+class Claim:
+    """The one question: what may I run now? The same `nonce` gets the same answer, and no other
+    does.
+
+    `environ` is the agent's plain environment for substitution and steps; `secrets` the names of
+    secrets
+    the agent itself holds.
+    """
+
+    nonce: str
+    queues: Strings = ()
+    environ: Pairs = field(default_factory=dict)
+    secrets: Strings = ()
+    v: int = PROTOCOL
+
+
+@dataclass(frozen=True, slots=True)
+class Claimed:
+    """A lease on one stage attempt. `report_s` is how often a report is due at the latest."""
+
+    lease: str
+    spec: StageSpec
+    report_s: float = 15.0
+    v: int = PROTOCOL
+
+
+@dataclass(frozen=True, slots=True)
+class StepReport:
+    """A step as the agent sees it. Ages count back from the moment of sending; -1: not yet.
+
+    `log_end` is the position after the step's last line, or -1 while it may still grow.
+    """
+
+    number: int
+    status: str
+    exit_code: int = 0
+    error: str = ""
+    started_ms: int = -1
+    stopped_ms: int = -1
+    log_end: int = -1
+
+
+@dataclass(frozen=True, slots=True)
+class LogPart:
+    """A log batch that travels in a report: base64 of what a log call would carry."""
+
+    step: int
+    from_: int
+    data: str
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """A whole snapshot of a stage attempt; order and repeats do not matter.
+
+    `begun`: a step other than the clone may start once this is acknowledged. `done`: the agent has
+    finished
+    with the stage, all its log ends are known; `status` then is final.
+    """
+
+    status: str
+    begun: bool = False
+    done: bool = False
+    exit_code: int = 0
+    error: str = ""
+    #: Which rule of the agent's policy refused the stage, if one did.
+    refused: str = ""
+    started_ms: int = -1
+    stopped_ms: int = -1
+    steps: tuple[StepReport, ...] = ()
+    logs: tuple[LogPart, ...] = ()
+    v: int = PROTOCOL
+
+
+@dataclass(frozen=True, slots=True)
+class Pace:
+    """The answer to a report. `next` gives per step number the position the server has, for its
+    logs."""
+
+    cancel: bool = False
+    pace_ms: int = 1000
+    next: Mapping[str, int] = field(default_factory=dict)
+    v: int = PROTOCOL
+
+
+@dataclass(frozen=True, slots=True)
+class Appended:
+    """The answer to a log batch: the server has every line before `next`, durably."""
+
+    next: int
+    cancel: bool = False
+    pace_ms: int = 1000
+    v: int = PROTOCOL
