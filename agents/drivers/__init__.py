@@ -1,0 +1,1 @@
+"""What runs steps: one file per driver, all behind `agents.drivers.base`."""

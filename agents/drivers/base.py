@@ -1,0 +1,129 @@
+"""The seam between the agent and what runs a step: a few verbs, the same for every driver.
+
+A `Driver` lives as long as the agent, a `Session` as long as one stage attempt, a `Process` as
+long as one step. The clone is not a driver's business: `agents.clone` puts the commit into
+`Room.source` before any other step starts, whatever the driver.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from pipeline.spec import StageSpec, StepSpec
+
+#: Exit codes of steps that did not end by themselves. Source: Drone (reference section 3.3).
+EXIT_KILLED = 137
+EXIT_ERROR = 255
+
+
+class DriverError(Exception):
+    """Something on this host kept a stage or step from running; its message is shown in the step.
+
+    A step whose start raises it is `error` with exit code 255; a session that cannot be opened
+    makes the stage `error`.
+    """
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How a step ended. `error`: it could not be run at all, or not to its end (status `error`)."""
+
+    exit_code: int = 0
+    oom: bool = False
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Room:
+    """The place of a stage attempt on this host; `root` is `<work_dir>/drone-<random>`, mode 0700.
+
+    `home` (`home/drone`), `source` (`drone/src`, the checkout) and `scripts` (`opt`) exist when a
+    session is opened. `key` is unique per attempt and safe in names (letters, digits, `-`).
+    """
+
+    key: str
+    root: Path
+
+    @property
+    def home(self) -> Path:
+        """HOME of exec steps; holds `.netrc`."""
+        return self.root / "home" / "drone"
+
+    @property
+    def source(self) -> Path:
+        """The checkout, where steps start."""
+        return self.root / "drone" / "src"
+
+    @property
+    def scripts(self) -> Path:
+        """Where exec steps' scripts are written."""
+        return self.root / "opt"
+
+
+class Sink(Protocol):
+    """Takes a step's output, raw, in the order read; one thread at a time."""
+
+    def write(self, data: bytes) -> None:
+        """Take a chunk of any size; big ones (256 KiB and more) are cheapest. May block for pace.
+
+        When it returns, the bytes are in the spool's file: they survive the agent's death.
+        """
+
+
+class Process(Protocol):
+    """One running step."""
+
+    def wait(self) -> Outcome:
+        """Block until the step ended and all its output has been written to its sink."""
+
+    def kill(self) -> None:
+        """Ask for the end, TERM before KILL; returns at once, any thread, any number of times."""
+
+
+class Session(Protocol):
+    """One stage attempt. Verbs may be called by several threads at once, for different steps."""
+
+    def prepare(self, step: StepSpec, environ: Mapping[str, str]) -> None:
+        """A hint that `start` will probably follow with these arguments.
+
+        Returns at once, never raises. `start` must do right with another environment or no hint,
+        and need not follow.
+        """
+
+    def start(self, step: StepSpec, environ: Mapping[str, str], sink: Sink) -> Process:
+        """Start a step (not the clone). `environ` is complete: secrets, status variables, settings.
+
+        Raises: DriverError.
+        """
+
+    def close(self) -> None:
+        """Kill whatever of the stage still runs; return when nothing does.
+
+        Called before the last report; idempotent, never raises. The room's files stay.
+        """
+
+    def remove(self) -> None:
+        """Remove all the stage left on the host, with `Room.root`; after the last report.
+
+        Implies `close`; idempotent. Never raises: what cannot be removed is logged
+        and left to `sweep`.
+        """
+
+
+class Driver(Protocol):
+    """How this host runs steps of one pipeline type."""
+
+    def check(self) -> None:
+        """Raises: DriverError with one clear sentence if the driver cannot work here now."""
+
+    def sweep(self) -> None:
+        """Remove what earlier lives of this agent left: called at start, before any session."""
+
+    def open(self, spec: StageSpec, room: Room) -> Session:
+        """Set up a stage attempt; the clone may still be running.
+
+        Raises: DriverError.
+        """
