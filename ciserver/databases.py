@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
@@ -46,12 +47,19 @@ def configure(env: Env) -> dict[str, dict[str, Any]]:
     }
 
 
-def _sqlite(path: Any) -> dict[str, Any]:
+def redis_py_url(url: str) -> str:
+    """A kombu URL of Redis as redis-py writes it: they differ for unix sockets."""
+    return "unix" + url.removeprefix("redis+socket") if url.startswith("redis+socket") else url
+
+
+def _sqlite(path: Path) -> dict[str, Any]:
     return {
         "ENGINE": "django.db.backends.sqlite3",
         "NAME": path,
         "CONN_MAX_AGE": None,
         "OPTIONS": dict(_SQLITE_OPTIONS),
+        # a file, not memory: tests with threads need real locks
+        "TEST": {"NAME": path.with_name(f"test-{path.name}")},
     }
 
 

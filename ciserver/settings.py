@@ -3,14 +3,37 @@
 from __future__ import annotations
 
 from pathlib import Path
+from urllib.parse import urlsplit
 
-from ciserver import databases, env
+from ciserver import databases, env, logging
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 ENV = env.read()
+
+# What builds and dashboard use
+DATA_DIR = ENV.data_dir
+PUBLIC_URL = ENV.public_url
+BROKER_URL = ENV.redis_url
+AGENT_BROKER_URL = ENV.agent_redis_url
+JOIN_TOKEN = ENV.join_token
+SECRET_KEYS = list(ENV.encryption_keys)
+LEASE_REPORT_S = ENV.lease_report_s
+LEASE_LOST_S = ENV.lease_lost_s
+LOST_GRACE_S = ENV.lost_grace_s
+CLOSING_S = ENV.closing_s
+LANES = ENV.lanes
+VERSION = "0.1.0"
+
+# Django
 SECRET_KEY = ENV.secret_key
 DEBUG = ENV.debug
-ALLOWED_HOSTS = ["*"]
+_PUBLIC_HOST = urlsplit(PUBLIC_URL).hostname or "localhost"
+_EVERY_HOST = ENV.host in env.WILDCARDS and _PUBLIC_HOST == "localhost" and not ENV.allowed_hosts
+ALLOWED_HOSTS = (
+    ["*"]
+    if _EVERY_HOST
+    else [_PUBLIC_HOST, ENV.host, "localhost", "127.0.0.1", "[::1]", *ENV.allowed_hosts]
+)
 INSTALLED_APPS = [
     "django.contrib.admin",
     "django.contrib.auth",
@@ -24,6 +47,7 @@ INSTALLED_APPS = [
     "django_htmx",
     "builds",
     "dashboard",
+    "ciserver",
 ]
 MIDDLEWARE = [
     "django.middleware.security.SecurityMiddleware",
@@ -53,10 +77,64 @@ ROOT_URLCONF = "ciserver.urls"
 ASGI_APPLICATION = "ciserver.asgi.application"
 AUTH_USER_MODEL = "builds.User"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-DATABASES = databases.configure(ENV)
-DATABASE_ROUTERS = ["ciserver.databases.LogRouter"]
 USE_TZ = True
 TIME_ZONE = "UTC"
+LANGUAGE_CODE = "en"
 APPEND_SLASH = False
+LOGIN_URL = "/login"
+LOGIN_REDIRECT_URL = "/"
+LOGOUT_REDIRECT_URL = "/login"
+SESSION_COOKIE_NAME = "ciserver_session"
+CSRF_COOKIE_NAME = "ciserver_csrf"
+SESSION_COOKIE_SECURE = CSRF_COOKIE_SECURE = PUBLIC_URL.startswith("https://")
+SECURE_PROXY_SSL_HEADER = (
+    ("HTTP_X_FORWARDED_PROTO", "https") if PUBLIC_URL.startswith("https://") else None
+)
+CSRF_TRUSTED_ORIGINS = [PUBLIC_URL]
+DATA_UPLOAD_MAX_MEMORY_SIZE = 16 * 1024 * 1024
+LOGGING_CONFIG = None
+logging.configure(ENV.log_level, ENV.log_format)
+
+# Databases
+DATABASES = databases.configure(ENV)
+DATABASE_ROUTERS = ["ciserver.databases.LogRouter"]
+
+# Static files: hashed names in the collected folder, the sources themselves in debug mode and tests
 STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / "build" / "static"
+STATICFILES_DIRS = [
+    (f"npm/{package}", folder)
+    for package, folder in (("htmx", BASE_DIR / "node_modules" / "htmx.org" / "dist"),)
+    if folder.is_dir()
+]
+STORAGES = {
+    "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
+    "staticfiles": {
+        "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
+        if (STATIC_ROOT / "staticfiles.json").is_file()
+        else "django.contrib.staticfiles.storage.StaticFilesStorage"
+    },
+}
+WHITENOISE_USE_FINDERS = DEBUG or not STATIC_ROOT.is_dir()
+
+# Doorbells (docs/architecture): text of logs never travels here
+CHANNEL_LAYERS = {
+    "default": {
+        "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+        "CONFIG": {"hosts": [{"address": databases.redis_py_url(BROKER_URL)}], "prefix": "ci.ch"},
+    }
+}
+
+# REST
+REST_FRAMEWORK = {
+    "DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema",
+    "DEFAULT_RENDERER_CLASSES": ["rest_framework.renderers.JSONRenderer"],
+    "DEFAULT_PARSER_CLASSES": ["rest_framework.parsers.JSONParser"],
+    "UNAUTHENTICATED_USER": "django.contrib.auth.models.AnonymousUser",
+}
+SPECTACULAR_SETTINGS = {
+    "TITLE": "ciserver",
+    "DESCRIPTION": "Drone's REST API, served by ciserver.",
+    "VERSION": VERSION,
+    "SERVE_INCLUDE_SCHEMA": False,
+}

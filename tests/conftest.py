@@ -1,0 +1,91 @@
+"""What every test stands on: an own data dir, real key files, no Redis, both databases."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+_HOME = Path(tempfile.mkdtemp(prefix="ciserver-tests-"))
+
+# Before Django reads its settings: nothing of this machine's own environment may reach a test.
+for _name in [name for name in os.environ if name.startswith(("CISERVER_", "DRONE_"))]:
+    del os.environ[_name]
+os.environ["CISERVER_DATA_DIR"] = str(_HOME / "data")
+os.environ["CISERVER_PUBLIC_URL"] = "http://ci.example.com"
+os.environ["CISERVER_REDIS_URL"] = f"redis+socket://{_HOME}/no-redis-in-unit-tests.sock"
+os.environ["CISERVER_LOG_LEVEL"] = "warning"
+os.environ["DJANGO_SETTINGS_MODULE"] = "ciserver.settings"
+
+from ciserver.embedded import keys  # noqa: E402 - the environment comes first
+
+keys.ensure(_HOME / "data")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Let every database test use all databases, asked for by marker or by fixture."""
+    for item in items:
+        names = set(getattr(item, "fixturenames", ()))
+        marker = item.get_closest_marker("django_db")
+        if marker is not None:
+            item.add_marker(
+                pytest.mark.django_db(*marker.args, **{"databases": "__all__", **marker.kwargs}),
+                append=False,
+            )
+        elif names & {"db", "transactional_db"}:
+            item.add_marker(
+                pytest.mark.django_db(databases="__all__", transaction="transactional_db" in names)
+            )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Load the settings; pytest-django, whose turn is later, then sets Django up."""
+    from django.conf import settings
+
+    settings.CHANNEL_LAYERS = {"default": {"BACKEND": "channels.layers.InMemoryChannelLayer"}}
+    settings.PASSWORD_HASHERS = ["django.contrib.auth.hashers.MD5PasswordHasher"]
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    shutil.rmtree(_HOME, ignore_errors=True)
+
+
+@pytest.fixture(scope="session")
+def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: None) -> None:
+    """SQLite of tests need not survive a power cut."""
+    from django.db import connections
+
+    for connection in connections.all():
+        options = connection.settings_dict["OPTIONS"]
+        if "init_command" in options:
+            options["init_command"] = options["init_command"].replace(
+                "synchronous=FULL", "synchronous=OFF"
+            )
+
+
+@pytest.fixture(autouse=True)
+def data_dir(tmp_path: Path, settings: Any) -> Path:
+    """A fresh data dir per test, so that mirrors, logs and keys of tests do not meet."""
+    folder = tmp_path / "data"
+    settings.DATA_DIR = folder
+    return folder
+
+
+@pytest.fixture(autouse=True)
+def silent_broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, dict[str, Any]]]]:
+    """Every message that would go to the broker, as (task name, options); none is sent."""
+    from celery import Celery
+
+    sent: list[tuple[str, dict[str, Any]]] = []
+
+    def send_task(_app: Celery, name: str, *_args: Any, **options: Any) -> None:
+        sent.append((name, options))
+
+    monkeypatch.setattr(Celery, "send_task", send_task)
+    yield sent
