@@ -147,13 +147,7 @@ class Build(models.Model):
         constraints: ClassVar = [
             models.UniqueConstraint(fields=["repo", "number"], name="one_build_number")
         ]
-        indexes: ClassVar = [
-            models.Index(
-                fields=["repo", "event", "ref"],
-                name="open_builds",
-                condition=Q(status__in=[states.PENDING, states.RUNNING]),
-            )
-        ]
+        indexes: ClassVar = [models.Index(fields=["repo", "status"], name="builds_by_status")]
 
     def __str__(self) -> str:
         return f"{self.repo.slug}#{self.number}"
@@ -260,14 +254,8 @@ class Stage(models.Model):
             models.UniqueConstraint(fields=["build", "number"], name="one_stage_number")
         ]
         indexes: ClassVar = [
-            models.Index(
-                fields=["queue", "id"], name="pending_stages", condition=Q(status=states.PENDING)
-            ),
-            models.Index(
-                fields=["repo", "name"],
-                name="open_stages",
-                condition=Q(status__in=[states.PENDING, states.RUNNING]),
-            ),
+            models.Index(fields=["status", "queue"], name="stages_by_queue"),
+            models.Index(fields=["repo", "status"], name="stages_by_repo"),
         ]
 
     def __str__(self) -> str:
@@ -326,11 +314,7 @@ class Lease(models.Model):
             models.UniqueConstraint(fields=["agent", "nonce"], name="one_answer_per_nonce"),
             models.UniqueConstraint(fields=["stage", "attempt"], name="one_lease_per_attempt"),
         ]
-        indexes: ClassVar = [
-            models.Index(
-                fields=["agent"], name="live_leases", condition=Q(state__in=["open", "closing"])
-            )
-        ]
+        indexes: ClassVar = [models.Index(fields=["state", "agent"], name="leases_by_state")]
 
 
 class Secret(models.Model):

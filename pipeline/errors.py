@@ -45,3 +45,8 @@ class PipelineError(UserError):
     def __init__(self, problems: Sequence[Problem]) -> None:
         super().__init__("\n".join(str(problem) for problem in problems))
         self.problems = tuple(problems)
+
+
+class PlatformError(Exception):
+    """Something that is no person's fault: logged, and a build or stage that meets it ends in
+    `error`."""
