@@ -449,6 +449,11 @@ class StepLog(models.Model):
         default=list, help_text="[first line, line count, offset, length, ...]"
     )
 
+    class Meta:
+        indexes: ClassVar = [
+            models.Index(fields=["step"], name="due_logs", condition=Q(key="", end__isnull=False))
+        ]
+
 
 class LogBatch(models.Model):
     """Lines [first, first + count) of a step as they came: one zstd frame (see `builds.logs`)."""

@@ -1,0 +1,30 @@
+"""Step logs: lines by position, taken in batches, read by anyone who says how far he has got.
+
+A line is acknowledged when it is durable; what is stored never changes but in form. The formats are
+described in docs/logs.md.
+"""
+
+from builds.logs.batches import BatchError, Chunk
+from builds.logs.compaction import compact, compact_due
+from builds.logs.intake import append, delete, finish, give_up, next_position, position
+from builds.logs.reading import lines, read, search, text
+from builds.logs.watch import pace_ms, viewers
+
+__all__ = [
+    "BatchError",
+    "Chunk",
+    "append",
+    "compact",
+    "compact_due",
+    "delete",
+    "finish",
+    "give_up",
+    "lines",
+    "next_position",
+    "pace_ms",
+    "position",
+    "read",
+    "search",
+    "text",
+    "viewers",
+]
