@@ -1,7 +1,7 @@
 """Sealing at rest, tokens, and which secrets a stage gets.
 
-Sealed text is Fernet of the first key in `settings.SECRET_KEYS`; older keys still open it. Tokens are
-never stored: a row keeps the SHA-256 and a short prefix of that to be found by.
+Sealed text is Fernet of the first key in `settings.SECRET_KEYS`; older keys still open it. Tokens
+are never stored: a row keeps the SHA-256 and a short prefix of that to be found by.
 """
 
 from __future__ import annotations

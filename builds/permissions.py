@@ -1,0 +1,42 @@
+"""Who may see and do what with a repo."""
+
+from __future__ import annotations
+
+from typing import Literal
+
+from django.contrib.auth.models import AnonymousUser
+from django.db.models import Q, QuerySet
+
+from builds.models import Perm, Repo, User
+
+Level = Literal["read", "write", "admin"]
+
+
+def can(user: User | AnonymousUser | None, repo: Repo, level: Level) -> bool:
+    """Whether a user (or guest) may read, write or administer a repo.
+
+    Source: reference server, section 0, "Repo access".
+    """
+    if user is None or not user.is_authenticated:
+        return level == "read" and repo.visibility == "public"
+    if not user.is_active:
+        return False
+    if user.is_superuser or repo.owner_id == user.pk:
+        return True
+    if level == "read" and repo.visibility in ("public", "internal"):
+        return True
+    return Perm.objects.filter(user=user, repo=repo, **{level: True}).exists()
+
+
+def visible(user: User | AnonymousUser | None) -> QuerySet[Repo]:
+    """The repos a user (or guest) may read."""
+    repos = Repo.objects.all()
+    if user is None or not user.is_authenticated or not user.is_active:
+        return repos.filter(visibility="public")
+    if user.is_superuser:
+        return repos
+    return repos.filter(
+        Q(visibility__in=("public", "internal"))
+        | Q(owner=user)
+        | Q(pk__in=Perm.objects.filter(user=user, read=True).values("repo"))
+    )
