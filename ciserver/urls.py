@@ -1,6 +1,16 @@
 """Every address of the server and the package that answers it."""
 
+from __future__ import annotations
+
 from django.contrib import admin
 from django.urls import path
 
-urlpatterns = [path("admin/", admin.site.urls)]
+from ciserver import health
+
+handler500 = health.server_error
+
+urlpatterns = [
+    path("healthz", health.healthz),
+    path("version", health.version),
+    path("admin/", admin.site.urls),
+]
