@@ -1,0 +1,135 @@
+"""Parse a pipeline file: its documents, and everything that is wrong with them at once.
+
+Source: reference (pipeline format), section 1.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from typing import Final
+
+from pipeline.errors import PipelineError, Problem
+from pipeline.reader import document
+from pipeline.resources import (
+    ANY,
+    DEFAULT_NAME,
+    PIPELINE,
+    Clone,
+    Concurrency,
+    Condition,
+    Conditions,
+    Cron,
+    Document,
+    Pipeline,
+    Platform,
+    Registry,
+    Secret,
+    SecretRef,
+    Signature,
+    Step,
+    Template,
+    VolumeDef,
+    When,
+    WorkspaceDef,
+)
+from pipeline.shapes import Notes
+from pipeline.yamltext import MAP, MAX_BYTES, Node, Part, YamlError, compose, pairs, split
+
+__all__ = [
+    "ANY", "DEFAULT_NAME", "PIPELINE", "Clone", "Concurrency", "Condition", "Conditions", "Cron",
+    "Document", "File", "Pipeline", "Platform", "Registry", "Secret", "SecretRef", "Signature",
+    "Step", "Template", "VolumeDef", "When", "WorkspaceDef", "find", "parse", "point_name",
+]  # fmt: skip
+
+DEFAULT_FILE: Final = ".drone.yml"
+
+
+@dataclass(frozen=True, slots=True)
+class File:
+    """A parsed file. `deferred`: errors that only the stage's own lint reports, as in Drone."""
+
+    documents: tuple[Document, ...]
+    file: str = DEFAULT_FILE
+    warnings: tuple[Problem, ...] = ()
+    deferred: tuple[Problem, ...] = ()
+
+    @property
+    def pipelines(self) -> tuple[Pipeline, ...]:
+        return tuple(one for one in self.documents if isinstance(one, Pipeline))
+
+    @property
+    def secrets(self) -> tuple[Secret, ...]:
+        return tuple(one for one in self.documents if isinstance(one, Secret))
+
+    @property
+    def template(self) -> Template | None:
+        """The template document that is to replace this file, if there is one."""
+        return next((one for one in self.documents if isinstance(one, Template)), None)
+
+
+def parse(text: str, file: str = DEFAULT_FILE) -> File:
+    """Parse a modern file (see `pipeline.convert.modernise` for the others).
+
+    Raises: PipelineError with every error of every document.
+    """
+    if len(text.encode("utf-8", "replace")) > MAX_BYTES:
+        message = f"the file is larger than {MAX_BYTES // 1024} KiB"
+        raise PipelineError([Problem("yaml:too-large", message, file=file)])
+    notes = Notes(file)
+    documents = tuple(_documents(notes, split(text)))
+    if notes.problems:
+        raise PipelineError(sorted(notes.problems, key=lambda one: (one.line, one.column)))
+    return File(documents, file, tuple(notes.warnings), tuple(notes.deferred))
+
+
+def _documents(notes: Notes, parts: list[Part]) -> Iterator[Document]:
+    for part in parts:
+        try:
+            node = compose(part)
+            found = _document(notes, node, part)
+        except YamlError as fault:
+            notes.problems.append(fault.problem(notes.file))
+            continue
+        if found is not None:
+            yield found
+
+
+def _document(notes: Notes, node: Node | None, part: Part) -> Document | None:
+    if node is None or node.null:
+        message = "a document without content: remove its `---`, or give it a `kind`"
+        problem = Problem("config:missing-kind", message, part.offset + 1, 1, file=notes.file)
+        notes.problems.append(problem)
+        return None
+    if node.kind != MAP:
+        notes.wrong(node, "document", "a map with a `kind`")
+        return None
+    kind = _kind(node)
+    if not kind:
+        message = "the document has no `kind`: a pipeline starts with `kind: pipeline`"
+        notes.error("config:missing-kind", node, message)
+        return None
+    return document(notes, node, kind)
+
+
+def _kind(node: Node) -> str:
+    kind = ""
+    for key, value in pairs(node):
+        if key.value == "kind":
+            kind = "" if value.null or not isinstance(value.value, str) else value.value
+    return kind
+
+
+def point_name(name: str, point: Mapping[str, str]) -> str:
+    """The name of the stage for one point of a matrix: `test (GO=1.20, OS=linux)`."""
+    return f"{name} ({', '.join(f'{key}={value}' for key, value in point.items())})"
+
+
+def find(file: File, stage: str, axis: Mapping[str, str] | None = None) -> Pipeline | None:
+    """The pipeline of a stage: by its name, or for a point of a matrix by name and values."""
+    for pipeline in file.pipelines:
+        if not axis and pipeline.name == stage:
+            return pipeline
+        if axis and any(point_name(pipeline.name, point) == stage for point in pipeline.matrix):
+            return pipeline
+    return None
