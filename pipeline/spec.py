@@ -69,7 +69,10 @@ class StepSpec:
     already
     bypassed. `environment` and `secrets` (variable -> secret name) are complete: settings, DRONE_
     and CI_
-    variables that do not change while the stage runs are in them or in `StageSpec.environment`.
+    variables that do not change while the stage runs are in them or in `StageSpec.environment`. An
+    empty value in `environment` removes the stage's variable: nothing empty is set but secrets.
+    `pipeline.scripts` says what the agent adds when the step starts. `working_dir`: empty is the
+    image's own (docker) or the checkout (exec).
     """
 
     number: int
