@@ -240,7 +240,7 @@ def _volume(notes: Notes, node: Node, where: str) -> VolumeDef:
     values = fields(notes, node, where, _VOLUME, also=("claim", "config_map", "image", "secret"))
     name = values.get("name", "")
     if "host" in values:
-        return VolumeDef(name, "host", values["host"].get("path", ""), **place)
+        return VolumeDef(name, "host", values["host"].get("host_path", ""), **place)
     if "temp" in values:
         return VolumeDef(name, "temp", **values["temp"], **place)
     return VolumeDef(name, **place)
