@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, urlsplit
+from urllib.parse import quote, urlsplit, urlunsplit
 
 PREFIX: Final = "CISERVER_"
 #: Variables that begin with our prefix but belong to another program's table.
@@ -23,6 +23,8 @@ _LONGEST_SOCKET_PATH: Final = 100
 WILDCARDS: Final = ("0.0.0.0", "::")  # noqa: S104 - compared, not bound
 SERVER_USER: Final = "server"
 AGENT_USER: Final = "agents"
+#: Files in `keys/` with the passwords of those two users of the own Redis.
+REDIS_KEYS: Final = ("redis_server", "redis_agents")
 
 
 class SettingError(Exception):
@@ -196,6 +198,20 @@ SETTINGS: Final = (
         _number(0),
     ),
     Setting(
+        "server",
+        "",
+        "the server that `ci` talks to; empty: the one on the data dir",
+        _url("http", "https"),
+        ("DRONE_SERVER",),
+    ),
+    Setting(
+        "token",
+        "",
+        "your token there; empty: the first user's of the data dir",
+        synonyms=("DRONE_TOKEN",),
+        secret=True,
+    ),
+    Setting(
         "log_level",
         "info",
         "`debug`, `info`, `warning` or `error`",
@@ -239,6 +255,8 @@ class Env:
     lease_lost_s: int
     lost_grace_s: int
     closing_s: int
+    server: str
+    token: str
     log_level: str
     log_format: str
     debug: bool
@@ -289,6 +307,12 @@ def read(environ: Mapping[str, str] | None = None) -> Env:
     return Env(**{field.name: values[field.name] for field in fields(Env)})
 
 
+def without_password(url: str) -> str:
+    """A URL as it may be shown."""
+    parts = urlsplit(url)
+    return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
+
+
 def child_environ() -> dict[str, str]:
     """The process's environment, to be given to a child."""
     return dict(os.environ)
@@ -337,10 +361,10 @@ def _fill_in(values: dict[str, Any]) -> None:
     values["encryption_keys"] = values["encryption_keys"] or _words(_key(keys, "encryption_keys"))
     values["join_token"] = values["join_token"] or _key(keys, "join_token")
     if values["own_redis"]:
-        values["redis_url"] = _own_url(values["data_dir"], SERVER_USER, _key(keys, "redis_server"))
+        values["redis_url"] = _own_url(values["data_dir"], SERVER_USER, _key(keys, REDIS_KEYS[0]))
     if not values["agent_redis_url"]:
         values["agent_redis_url"] = (
-            _own_url(values["data_dir"], AGENT_USER, _key(keys, "redis_agents"))
+            _own_url(values["data_dir"], AGENT_USER, _key(keys, REDIS_KEYS[1]))
             if values["own_redis"]
             else values["redis_url"]
         )

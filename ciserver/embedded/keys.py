@@ -35,9 +35,9 @@ def ensure(data_dir: Path) -> bool:
     return any(made)
 
 
-def write(path: Path, maker: Callable[[], str]) -> bool:
-    """Write a new secret to `path` unless it exists; whether it was written."""
-    if path.exists():
+def write(path: Path, maker: Callable[[], str], *, replace: bool = False) -> bool:
+    """Write a new secret to `path` unless it exists or may be replaced; whether it was written."""
+    if path.exists() and not replace:
         return False
     fresh = path.with_suffix(".new")
     with os.fdopen(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:

@@ -1,0 +1,23 @@
+"""`ci cancel`: stop a build."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from ciserver.cli.terminal import Terminal
+
+app = typer.Typer(rich_markup_mode=None, add_completion=False)
+
+
+@app.command()
+def cancel(build: Annotated[str, typer.Argument(help="such as octocat/hello#7")]) -> None:
+    """Stop a build; what has not started is skipped."""
+    from ciserver.cli.client import Client, access
+    from ciserver.cli.subject import build_number
+
+    client = Client(access())
+    slug, number = build_number(client, build)
+    client.cancel(slug, number)
+    Terminal().line(f"{slug}#{number} is cancelled")

@@ -1,0 +1,179 @@
+"""Follows a build in the terminal: its stages' moves and every step's log as it grows."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import json
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from websockets.asyncio.client import connect
+from websockets.exceptions import WebSocketException
+
+from ciserver.cli.client import Client
+from ciserver.cli.terminal import Terminal
+from pipeline import states
+
+#: How often we look at the build even if no doorbell rings.
+LOOK_S: Final = 5.0
+RETRY_S: Final = 0.5
+COLOURS: Final = {
+    states.SUCCESS: "32",
+    states.FAILURE: "31",
+    states.ERROR: "31",
+    states.KILLED: "33",
+    states.RUNNING: "36",
+}
+Wanted = Callable[[dict[str, Any], dict[str, Any]], bool]
+
+
+@dataclass(slots=True)
+class Follower:
+    """Prints one build. `wanted` chooses steps (of a stage and a step); all by default."""
+
+    client: Client
+    terminal: Terminal
+    slug: str
+    number: int
+    wanted: Wanted = lambda _stage, _step: True
+    #: Whether each line begins with its step's name.
+    names: bool = True
+    _logs: dict[int, asyncio.Task[None]] = field(default_factory=dict)
+    _shown: dict[str, str] = field(default_factory=dict)
+
+    async def run(self) -> dict[str, Any]:
+        """Follow to the end; the build as it then is."""
+        build = await self._look()
+        bell = asyncio.Event()
+        listener = asyncio.create_task(self._listen(build["id"], bell))
+        try:
+            while build["status"] in states.OPEN:
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(bell.wait(), LOOK_S)
+                bell.clear()
+                build = await self._look()
+            await asyncio.gather(*self._logs.values())
+        finally:
+            listener.cancel()
+            for log in self._logs.values():
+                log.cancel()
+            self.terminal.progress("")
+        return build
+
+    async def print_now(self) -> None:
+        """Print what the logs have now, step by step."""
+        build = await asyncio.to_thread(self.client.build, self.slug, self.number)
+        for stage in build.get("stages") or []:
+            for step in stage.get("steps") or []:
+                if self._has_log(stage, step):
+                    self._print(stage, step)
+
+    def _print(self, stage: dict[str, Any], step: dict[str, Any]) -> None:
+        path = f"{self.number}/logs/{stage['number']}/{step['number']}"
+        for line in self.client.call("GET", f"/api/repos/{self.slug}/builds/{path}") or []:
+            self.terminal.line(self._mark(stage, step) + line["out"].removesuffix("\n"))
+
+    def _mark(self, stage: dict[str, Any], step: dict[str, Any]) -> str:
+        mark = f"{stage['name']}/{step['name']} | " if self.names else ""
+        return self.terminal.paint(mark, "2") if mark else ""
+
+    async def _look(self) -> dict[str, Any]:
+        build: dict[str, Any] = await asyncio.to_thread(self.client.build, self.slug, self.number)
+        for stage in build.get("stages") or []:
+            for step in stage.get("steps") or []:
+                if step["id"] not in self._logs and self._has_log(stage, step):
+                    self._logs[step["id"]] = asyncio.create_task(self._log(stage, step))
+            self._tell(stage)
+        self.terminal.progress(_awaited(build))
+        return build
+
+    def _has_log(self, stage: dict[str, Any], step: dict[str, Any]) -> bool:
+        begun = step["status"] not in (states.PENDING, states.SKIPPED)
+        return begun and self.wanted(stage, step)
+
+    def _tell(self, stage: dict[str, Any]) -> None:
+        """Say a stage's new status once. A log's last lines may come after it."""
+        status = stage["status"]
+        before = self._shown.get(stage["name"])
+        if status == before or not self.names or status in states.UNSTARTED:
+            return
+        self._shown[stage["name"]] = status
+        where = f" on {stage['machine']}" if status == states.RUNNING else ""
+        why = f": {stage['error']}" if stage.get("error") else ""
+        text = self.terminal.paint(status.replace("_", " "), COLOURS.get(status, "0"))
+        self.terminal.line(f"{stage['name']}: {text}{where}{why}")
+
+    async def _listen(self, build_id: int, bell: asyncio.Event) -> None:
+        """Ring `bell` whenever the server says that something changed."""
+        while True:
+            with contextlib.suppress(OSError, WebSocketException):
+                async with self._connect(f"/ws/build/{build_id}") as socket:
+                    async for _message in socket:
+                        bell.set()
+            await asyncio.sleep(RETRY_S)
+
+    async def _log(self, stage: dict[str, Any], step: dict[str, Any]) -> None:
+        """Print a step's log to its end, going on where a broken connection left off."""
+        mark = self._mark(stage, step)
+        tail = _Tail(lambda text: self.terminal.line(mark + text))
+        while not tail.ended:
+            with contextlib.suppress(OSError, WebSocketException):
+                async with self._connect(f"/ws/log/{step['id']}?from={tail.position}") as socket:
+                    async for message in socket:
+                        tail.take(json.loads(message))
+            if not tail.ended:
+                await asyncio.sleep(RETRY_S)
+
+    def _connect(self, path: str) -> connect:
+        reach = self.client.access
+        return connect(
+            reach.socket(path), additional_headers=reach.headers, max_size=None, proxy=None
+        )
+
+
+class _Tail:
+    """Turns frames of a log into whole lines: an unfinished line waits for its rest."""
+
+    def __init__(self, write: Callable[[str], None]) -> None:
+        self._write = write
+        self._begun = ""
+        self.position = 0
+        self.ended = False
+
+    def take(self, frame: dict[str, Any]) -> None:
+        """Print what a frame `{first, lines, open, end}` brings."""
+        lines = frame.get("lines") or []
+        for index, text in enumerate(lines):
+            whole = self._begun + text
+            self._begun = ""
+            if frame.get("open") and index == len(lines) - 1:
+                self._begun = whole
+            else:
+                self._write(whole)
+        self.position = frame["first"] + len(lines)
+        if frame.get("end") is not None and self.position >= frame["end"]:
+            self.ended = True
+            if self._begun:
+                self._write(self._begun)
+
+
+def _awaited(build: dict[str, Any]) -> str:
+    """What the build waits for, or which steps run."""
+    stages = build.get("stages") or []
+    running = [
+        f"{stage['name']}/{step['name']}"
+        for stage in stages
+        for step in stage.get("steps") or []
+        if step["status"] == states.RUNNING
+    ]
+    if running:
+        return f"running {', '.join(running)} …"
+    for stage in stages:
+        if stage["status"] == states.PENDING:
+            platform = f"{stage['os']}/{stage['arch']}"
+            return f"{stage['name']} waits for an agent ({stage['type']} on {platform}) …"
+        if stage["status"] == states.BLOCKED:
+            return f"{stage['name']} waits for approval …"
+    return "" if build["status"] in states.DONE else "waiting …"
