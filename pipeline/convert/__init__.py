@@ -1,0 +1,15 @@
+"""Older and neighbouring formats to the modern one: 0.8 files and Woodpecker's workflows."""
+
+from __future__ import annotations
+
+from pipeline.convert import legacy
+
+
+def modernise(text: str, file: str) -> str:
+    """The modern text of a file; a modern one is returned unchanged.
+
+    Raises: PipelineError naming what cannot be converted, and its new spelling.
+    """
+    if legacy.is_legacy(text):
+        return legacy.convert(text, file)
+    return text

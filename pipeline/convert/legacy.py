@@ -1,0 +1,283 @@
+"""The format before 1.0: a `pipeline:` map, `branches:`, `matrix:`, to modern documents.
+
+A matrix becomes one pipeline per point, `matrix-1` and on, as in Drone 2; more than Drone's own
+conversion we keep `group` (as `depends_on`), `allow_failure`, limits and the values of the matrix
+as environment. Source: reference section 1 and the notes on 0.8; only the first document counts.
+"""
+
+from __future__ import annotations
+
+import itertools
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+from pipeline.conditions import glob
+from pipeline.convert import parts
+from pipeline.convert.emit import to_yaml
+from pipeline.convert.parts import Data, Draft, Volumes, condition, entries, strings, table
+from pipeline.shapes import boolean, text
+from pipeline.yamltext import LIST, MAP, SCALAR, Node, YamlError, compose, split
+
+MAX_POINTS: Final = 100
+_PULLS: Final = ("refs/pull/**", "refs/pull-requests/**", "refs/merge-requests/**")
+_MATCH: Final = re.compile(r"^pipeline:(\s+)?$", re.MULTILINE)
+_LISTS: Final = ("command", "commands", "entrypoint", "dns", "dns_search", "extra_hosts")
+_SAME: Final = ("image", "shm_size", "mem_limit", "memswap_limit", "network_mode", "user")
+_FLAGS: Final[Mapping[str, Data]] = {
+    "detach": {"detach": True},
+    "privileged": {"privileged": True},
+    "pull": {"pull": "always"},
+    "allow_failure": {"failure": "ignore"},
+}
+_DROPPED: Final = frozenset(
+    ("devices", "tmpfs", "shell", "ports", "labels", "networks", "ulimits", "isolation", "name")
+)
+_CONDITIONS: Final = {
+    "ref": "ref", "repo": "repo", "instance": "instance", "environment": "target",
+    "event": "event", "branch": "branch", "status": "status",
+}  # fmt: skip
+
+
+def is_legacy(source: str) -> bool:
+    """Whether a file is of the old format: it has a line `pipeline:`."""
+    return _MATCH.search(source) is not None
+
+
+def convert(source: str, file: str) -> str:
+    """The modern text of an old file.
+
+    Raises: PipelineError.
+    """
+    draft = Draft(file)
+    documents = split(source)
+    output: list[Data] = []
+    try:
+        roots = iter(documents)
+        root = next((node for part in roots if (node := compose(part)) is not None), None)
+        output = _documents(draft, table(draft, root, "file"))
+        if next(roots, None) is not None:
+            draft.drop("all documents but the first")
+    except YamlError as fault:
+        draft.problems.append(fault.problem(file))
+    draft.raise_problems()
+    return to_yaml(output, _comments(draft))
+
+
+def _comments(draft: Draft) -> list[str]:
+    return ["Converted from the format before 1.0.", *(f"Left out: {one}" for one in draft.dropped)]
+
+
+def _documents(draft: Draft, top: Mapping[str, Node]) -> list[Data]:
+    points = _points(draft, top.get("matrix"))
+    pipelines = [
+        _pipeline(draft, top, f"matrix-{number}", point)
+        for number, point in enumerate(points, start=1)
+    ] or [_pipeline(draft, top, "default", {})]
+    return pipelines + _secrets(draft, top.get("secrets"))
+
+
+def _pipeline(draft: Draft, top: Mapping[str, Node], name: str, point: Mapping[str, str]) -> Data:
+    volumes = Volumes()
+    result: Data = {"kind": "pipeline", "type": "docker", "name": name}
+    if "workspace" in top:
+        workspace = table(draft, top["workspace"], "workspace")
+        result["workspace"] = {k: v for k, v in workspace.items() if (k, v.value) != ("path", ".")}
+    clone, _ = _containers(draft, top.get("clone"), "clone", point, volumes)
+    services, _ = _containers(draft, top.get("services"), "services", point, volumes)
+    steps, groups = _containers(draft, top.get("pipeline"), "pipeline", point, volumes)
+    if clone:
+        result["clone"] = {"disable": True}
+    if point:
+        result["environment"] = dict(point)
+    if services:
+        result["services"] = services
+    steps, groups = clone + steps, [""] * len(clone) + groups
+    for step, unique in zip(steps, parts.unique([one["name"] for one in steps]), strict=True):
+        step["name"] = unique
+    parts.order_groups(steps, services, groups)
+    result["steps"] = steps
+    if volumes.names:
+        result["volumes"] = volumes.declared()
+    if "branches" in top:
+        result["trigger"] = _trigger(draft, top["branches"], steps)
+    return _fill(result, point) if point else result
+
+
+def _trigger(draft: Draft, node: Node, steps: Sequence[Data]) -> Data:
+    """Branches to include never held back pull requests, nor tags that a step asks for."""
+    branches = condition(draft, node, "branches")
+    if isinstance(branches, dict) and set(branches) != {"include"}:
+        return {"branch": branches}
+    names = branches["include"] if isinstance(branches, dict) else branches
+    refs = [*_PULLS, *(f"refs/heads/{name}" for name in names)]
+    if any("tag" in _events(step) for step in steps):
+        refs.append("refs/tags/**")
+    return {"ref": refs} if names else {}
+
+
+def _events(step: Data) -> Sequence[str]:
+    events = step.get("when", {}).get("event", ())
+    included: Sequence[str] = events.get("include", ()) if isinstance(events, dict) else events
+    return included
+
+
+def _containers(
+    draft: Draft,
+    node: Node | None,
+    where: str,
+    point: Mapping[str, str],
+    volumes: Volumes,
+) -> tuple[list[Data], list[str]]:
+    """The steps of a map, or of a list of one-key maps, and the group of each."""
+    found: list[Data] = []
+    groups: list[str] = []
+    sources = node.value if node is not None and node.kind == LIST else [node]
+    for source in sources:
+        for name, value in entries(draft, source, where):
+            values = table(draft, value, f"{where}.{name}")
+            if not _in_matrix(draft, values.get("when"), point):
+                continue
+            group = values.pop("group", None)
+            groups.append(text(draft, group, "group") if group is not None else "")
+            found.append(_container(draft, name, values, volumes))
+    return found, groups
+
+
+def _container(draft: Draft, name: str, values: dict[str, Node], volumes: Volumes) -> Data:
+    """One step. What is not a key of its own was a setting of a plugin."""
+    step: Data = {"name": name, "pull": "if-not-exists"}
+    settings: Data = {}
+    environment = _environment(draft, name, values)
+    for key, node in values.items():
+        where = f"{name}.{key}"
+        if key in _SAME:
+            step[key] = node
+        elif key in _LISTS:
+            step[key] = strings(draft, node, where)
+        elif key in _FLAGS:
+            step |= _FLAGS[key] if boolean(draft, node, where) else {}
+        elif key == "volumes":
+            step["volumes"] = _mounts(draft, node, where, volumes)
+        elif key == "when":
+            step["when"] = _when(draft, node, where)
+        elif key in _DROPPED:
+            draft.drop(f"`{key}` of step `{name}`")
+        else:
+            settings[key] = node
+    step |= {"environment": environment, "settings": settings}
+    return {key: value for key, value in step.items() if value or key == "name"}
+
+
+def _environment(draft: Draft, name: str, values: dict[str, Node]) -> Data:
+    """The environment of a step with its secrets; takes both keys out of `values`."""
+    found: Data = {}
+    if (node := values.pop("environment", None)) is not None:
+        found |= parts.environment(draft, node, f"{name}.environment")
+    if (node := values.pop("secrets", None)) is not None:
+        found |= parts.secrets(draft, node, f"{name}.secrets")
+    return found
+
+
+def _mounts(draft: Draft, node: Node, where: str, volumes: Volumes) -> list[Data]:
+    found = [volumes.mount(item.value) for item in strings(draft, node, where)]
+    return [one for one in found if one is not None]
+
+
+def _when(draft: Draft, node: Node, where: str) -> Data:
+    result: Data = {}
+    for key, value in table(draft, node, where).items():
+        new = _CONDITIONS.get(key)
+        if new is not None:
+            result[new] = condition(draft, value, f"{where}.{key}")
+        elif key != "matrix":
+            draft.drop(f"`{where}.{key}`")
+    return result
+
+
+def _in_matrix(draft: Draft, when: Node | None, point: Mapping[str, str]) -> bool:
+    """Whether `when.matrix` lets a step into the pipeline of a point."""
+    if when is None or when.kind != MAP:
+        return True
+    rule = table(draft, when, "when").get("matrix")
+    if rule is None or not point:
+        return True
+    values = table(draft, rule, "when.matrix")
+    include, exclude = values.get("include"), values.get("exclude")
+    if (include is None or include.kind == SCALAR) and (exclude is None or exclude.kind == SCALAR):
+        return _holds(values, point)
+    if exclude is not None and _holds(table(draft, exclude, "when.matrix.exclude"), point):
+        return False
+    return include is None or _holds(table(draft, include, "when.matrix.include"), point)
+
+
+def _holds(values: Mapping[str, Node], point: Mapping[str, str]) -> bool:
+    return all(glob(str(node.value), point.get(key, "")) for key, node in values.items())
+
+
+def _points(draft: Draft, node: Node | None) -> list[dict[str, str]]:
+    """The points of a matrix: those of `include`, else the product of the axes in file order."""
+    if node is None or node.null:
+        return []
+    values = table(draft, node, "matrix")
+    include = values.get("include")
+    if include is not None and include.kind == LIST and any(i.kind == MAP for i in include.value):
+        return [_point(draft, item) for item in include.value]
+    axes = {
+        key: [item.value for item in strings(draft, value, f"matrix.{key}")]
+        for key, value in values.items()
+    }
+    total = 1
+    for items in axes.values():
+        total *= len(items)
+    if total > MAX_POINTS:
+        draft.refuse(node, "matrix", f"it has {total} points, at most {MAX_POINTS} are allowed")
+        return []
+    product = itertools.product(*axes.values()) if axes else ()
+    return [dict(zip(axes, items, strict=True)) for items in product]
+
+
+def _point(draft: Draft, node: Node) -> dict[str, str]:
+    return {key: text(draft, value, key) for key, value in table(draft, node, "matrix").items()}
+
+
+def _fill(value: Any, point: Mapping[str, str]) -> Any:
+    """Write the values of a point where `${KEY}` stands."""
+    if isinstance(value, str):
+        for key, replacement in point.items():
+            value = value.replace(f"${{{key}}}", replacement)
+        return value
+    if isinstance(value, Mapping):
+        return {_fill(key, point): _fill(item, point) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_fill(item, point) for item in value]
+    return _fill_node(value, point) if isinstance(value, Node) else value
+
+
+def _fill_node(node: Node, point: Mapping[str, str]) -> Node:
+    copy = Node(node.kind, node.value, node.line, node.column)
+    copy.plain, copy.tag = node.plain, node.tag
+    if node.kind == MAP:
+        copy.value = [(_fill_node(k, point), _fill_node(v, point)) for k, v in node.value]
+    elif node.kind == LIST:
+        copy.value = [_fill_node(item, point) for item in node.value]
+    else:
+        copy.value = _fill(node.value, point)
+    return copy
+
+
+def _secrets(draft: Draft, node: Node | None) -> list[Data]:
+    """External secrets: `path`, `vault`, or the options of the driver vault."""
+    found = []
+    for name, value in table(draft, node, "secrets").items():
+        values = table(draft, value, f"secrets.{name}")
+        options = table(draft, values.get("driver_opts"), f"secrets.{name}.driver_opts")
+        path = options.get("path") or values.get("path") or values.get("vault")
+        if path is None:
+            draft.drop(f"secret `{name}`: it has no path")
+            continue
+        get: Data = {"path": path}
+        if "key" in options:
+            get["name"] = options["key"]
+        found.append({"kind": "secret", "name": name, "get": get})
+    return found

@@ -1,0 +1,177 @@
+"""What the two older dialects share: lists or single values, environments, volumes, groups."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import Any, Final
+
+from pipeline.errors import PipelineError
+from pipeline.shapes import Notes, check_key, text
+from pipeline.yamltext import LIST, MAP, SCALAR, Node, pairs
+
+Data = dict[str, Any]
+
+_UNSAFE: Final = re.compile(r"[^A-Za-z0-9]+")
+#: Events under their new names.
+EVENTS: Final[Mapping[str, str]] = {"deployment": "promote", "manual": "custom"}
+
+
+class Draft(Notes):
+    """Errors, with their places, and what the conversion had to leave out, for a comment."""
+
+    def __init__(self, file: str) -> None:
+        super().__init__(file)
+        self.dropped: list[str] = []
+
+    def drop(self, what: str) -> None:
+        if what not in self.dropped:
+            self.dropped.append(what)
+
+    def refuse(self, node: Node, construct: str, advice: str) -> None:
+        """Note a construct without the same meaning here."""
+        self.error("convert:unsupported", node, f"`{construct}` cannot be converted: {advice}")
+
+    def raise_problems(self) -> None:
+        """Raise everything noted so far, if anything was."""
+        if self.problems:
+            raise PipelineError(sorted(self.problems, key=lambda one: (one.line, one.column)))
+
+
+def entries(draft: Draft, node: Node | None, where: str) -> Iterator[tuple[str, Node]]:
+    """The pairs of a map by the text of their keys, keys given twice included; none for null."""
+    if node is None or node.null:
+        return
+    if node.kind != MAP:
+        draft.wrong(node, where, "a map")
+        return
+    for key, value in pairs(node):
+        if check_key(draft, key):
+            yield key.value, value
+
+
+def table(draft: Draft, node: Node | None, where: str) -> dict[str, Node]:
+    """A map by the text of its keys, without null values; the last of equal keys counts."""
+    return {key: value for key, value in entries(draft, node, where) if not value.null}
+
+
+def strings(draft: Draft, node: Node, where: str) -> list[Node]:
+    """One string or a list of them; an item `<<: *list` stands for the items of that list."""
+    if node.kind == SCALAR:
+        return [node]
+    if node.kind != LIST:
+        draft.wrong(node, where, "text or a list of it")
+        return []
+    found: list[Node] = []
+    for item in node.value:
+        spliced = _spliced(item)
+        if spliced is not None:
+            found += strings(draft, spliced, where)
+        elif item.kind == SCALAR:
+            found.append(item)
+        else:
+            draft.wrong(item, where, "text: quote it, `: ` makes it a map")
+    return found
+
+
+def _spliced(item: Node) -> Node | None:
+    if item.kind == MAP and len(item.value) == 1:
+        key, value = item.value[0]
+        if key.kind == SCALAR and key.value == "<<" and value.kind == LIST:
+            return value  # type: ignore[no-any-return]
+    return None
+
+
+def environment(draft: Draft, node: Node, where: str) -> Data:
+    """A map, or a list of `KEY=value`."""
+    if node.kind == LIST:
+        found: Data = {}
+        for item in strings(draft, node, where):
+            key, equals, value = item.value.partition("=")
+            if equals:
+                found[key] = value
+        return found
+    return dict(table(draft, node, where))
+
+
+def secrets(draft: Draft, node: Node, where: str) -> Data:
+    """A list of secrets as environment: names, or maps of `source` and `target`."""
+    found: Data = {}
+    items = node.value if node.kind == LIST else [node]
+    for item in items:
+        if item.kind == SCALAR:
+            source = target = item.value
+        else:
+            values = table(draft, item, where)
+            source = text(draft, values["source"], where) if "source" in values else ""
+            target = text(draft, values["target"], where) if "target" in values else source
+        found[target.upper()] = {"from_secret": source}
+    return found
+
+
+def condition(draft: Draft, node: Node, where: str, *, prefix: str = "") -> Any:
+    """A condition in its new form; scalars inside `include` and `exclude` become lists."""
+    if node.kind != MAP:
+        return [_glob(item.value, prefix) for item in strings(draft, node, where)]
+    values = table(draft, node, where)
+    return {
+        key: [_glob(item.value, prefix) for item in strings(draft, values[key], where)]
+        for key in ("include", "exclude")
+        if key in values
+    }
+
+
+def _glob(value: str, prefix: str) -> str:
+    return prefix + EVENTS.get(value, value)
+
+
+class Volumes:
+    """Host volumes, named after their paths, declared once."""
+
+    def __init__(self) -> None:
+        self.names: dict[str, str] = {}
+
+    def mount(self, spec: str) -> Data | None:
+        """The mount for `source:destination[:mode]`, None for another form."""
+        parts = spec.split(":")
+        if len(parts) < 2:
+            return None
+        return {"name": self._name(parts[0]), "path": parts[1]}
+
+    def _name(self, path: str) -> str:
+        if path not in self.names:
+            name = base = _UNSAFE.sub("-", path).strip("-").lower() or "root"
+            taken = set(self.names.values())
+            number = 1
+            while name in taken:
+                number += 1
+                name = f"{base}-{number}"
+            self.names[path] = name
+        return self.names[path]
+
+    def declared(self) -> list[Data]:
+        return [{"name": name, "host": {"path": path}} for path, name in self.names.items()]
+
+
+def unique(names: list[str]) -> list[str]:
+    """The names, with their index after those given before."""
+    result: list[str] = []
+    for index, name in enumerate(names):
+        result.append(f"{name}_{index}" if name in result else name)
+    return result
+
+
+def order_groups(steps: list[Data], services: list[Data], groups: list[str]) -> None:
+    """Give steps of one group, which ran side by side, the `depends_on` that says so."""
+    if not any(groups):
+        return
+    before = [one["name"] for one in services]
+    current: list[str] = []
+    last = ""
+    for step, group in zip(steps, groups, strict=True):
+        if current and not (group and group == last):
+            before, current = current, []
+        if before:
+            step["depends_on"] = list(before)
+        current.append(step["name"])
+        last = group
