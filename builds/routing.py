@@ -1,0 +1,24 @@
+"""Addresses of websockets and of held requests, with what they share in one process."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.urls import path
+
+from builds.consumers import BuildSocket, LogSocket
+from builds.tails import Tails
+
+_tails = Tails()
+
+websocket_urlpatterns = [
+    path("ws/build/<int:build>", BuildSocket.as_asgi()),
+    path("ws/log/<int:step>", LogSocket.as_asgi(tails=_tails)),
+]
+
+
+def hold(application: Any) -> Any:
+    """An ASGI application that answers held requests and streams itself, and passes on the rest."""
+    from builds.api.held import Held
+
+    return Held(application, _tails)
