@@ -23,6 +23,7 @@ os.environ["CISERVER_LOG_LEVEL"] = "warning"
 os.environ["DJANGO_SETTINGS_MODULE"] = "ciserver.settings"
 
 from ciserver.embedded import keys  # noqa: E402 - the environment comes first
+from tests import services  # noqa: E402
 
 keys.ensure(_HOME / "data")
 
@@ -95,3 +96,44 @@ def silent_broker(monkeypatch: pytest.MonkeyPatch) -> Iterator[list[tuple[str, d
 
     monkeypatch.setattr(Celery, "send_task", send_task)
     yield sent
+
+
+@pytest.fixture(scope="session")
+def redis_service() -> Iterator[services.Redis]:
+    """A real Redis, one per test process."""
+    with services.redis() as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def postgres_service() -> Iterator[services.Postgres]:
+    """A real PostgreSQL, one per test process."""
+    with services.postgres() as service:
+        yield service
+
+
+@pytest.fixture(scope="session")
+def docker_address() -> str:
+    """The address of the Docker engine."""
+    return services.docker_engine()
+
+
+@pytest.fixture
+def browser() -> Iterator[Any]:
+    """A headless Chromium."""
+    with services.chromium() as chrome:
+        yield chrome
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--repeat", type=int, default=1, help="run each test of tests/faults so many times"
+    )
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    """`make faults N=20`: each fault test N times over."""
+    times = metafunc.config.getoption("--repeat")
+    if times > 1 and "faults" in metafunc.definition.path.parts:
+        metafunc.fixturenames.append("repetition")
+        metafunc.parametrize("repetition", range(times))
