@@ -160,6 +160,9 @@ class Config(models.Model):
     build = models.OneToOneField(Build, on_delete=models.CASCADE, primary_key=True)
     path = models.CharField(max_length=500, blank=True)
     data = models.TextField()
+    paths: models.JSONField[Any, Any] = models.JSONField(
+        null=True, help_text="the files this build changes, if a condition asks for them"
+    )
 
 
 class Agent(models.Model):

@@ -1,0 +1,264 @@
+"""What an agent may run now, what it says of what it runs, and the lines it sends."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import contextlib
+import threading
+import uuid
+from collections.abc import Iterator, Mapping, Sequence
+from datetime import datetime
+from typing import Final
+
+import structlog
+from django.conf import settings
+from django.db import connection, transaction
+from django.db.models import Exists, OuterRef
+from django.utils import timezone
+
+from builds import config, events, logs, secrets, transitions
+from builds.encryption import BadEncryption, decrypt
+from builds.facts import facts
+from builds.logs.watch import PACE_ALONE_MS
+from builds.membership import Refused, agent_by_token, join, leave, may_claim, presence
+from builds.models import Agent, Lease, Stage, Step
+from builds.queue import next_stage, why_waiting
+from builds.transitions import LeaseClosed, StaleTransition
+from pipeline import states
+from pipeline.compile import Compiled, compile_stage, with_secrets
+from pipeline.errors import PlatformError, UserError
+from pipeline.spec import Netrc, StageSpec
+from pipeline.wire import Appended, Claim, Claimed, LogPart, Pace, Report
+
+__all__ = [
+    "LeaseClosed",
+    "NotYours",
+    "Refused",
+    "agent_by_token",
+    "append_log",
+    "claim",
+    "join",
+    "leave",
+    "presence",
+    "report",
+    "why_waiting",
+]
+
+log = structlog.get_logger(__name__)
+
+NONCE_LENGTH: Final = 64
+#: With SQLite one claim at a time and process: two would choose, and compile, the same stage.
+_TURN: Final = threading.Lock()
+
+
+class NotYours(UserError):
+    """The lease or step belongs to another agent, or to none."""
+
+    code = "agent:not-yours"
+
+
+# --- claims ---------------------------------------------------------------------------------------
+
+
+def claim(agent: Agent, question: Claim) -> Claimed | None:
+    """The next stage this agent may run, as its own from now on, or None.
+
+    The same nonce gets the same answer, compiled anew, as long as its lease is open; no other nonce
+    ever gets that attempt. A stage that does not compile ends in error and the next one is tried.
+
+    Raises: Refused for a malformed nonce.
+    """
+    if not 8 <= len(question.nonce) <= NONCE_LENGTH:
+        raise Refused("claim:nonce", f"a nonce has 8 to {NONCE_LENGTH} characters")
+    answered = _answer_again(agent, question)
+    if answered is not None:
+        return answered if isinstance(answered, Claimed) else None
+    if not may_claim(agent):
+        return None
+    while True:
+        with _turn():
+            stage_id = next_stage(agent)
+            if stage_id is None:
+                return None
+            claimed = _take(agent, question, stage_id)
+        if claimed is not None:
+            return claimed
+
+
+@contextlib.contextmanager
+def _turn() -> Iterator[None]:
+    """One claim's choice at a time: by locked rows where there are such, else by a lock here."""
+    if connection.features.has_select_for_update:
+        with transaction.atomic():
+            yield
+    else:
+        with _TURN:
+            yield
+
+
+def _answer_again(agent: Agent, question: Claim) -> Claimed | bool | None:
+    """The answer this nonce has had; False where its lease has ended since; None for a new one."""
+    lease = Lease.objects.filter(agent=agent, nonce=question.nonce).first()
+    if lease is None:
+        return None
+    if lease.state != Lease.OPEN:
+        return False
+    stage = _load(lease.stage_id)
+    if stage.started is None or stage.attempt != lease.attempt:
+        return False
+    spec = _spec(stage, agent, question.environ, lease.attempt, stage.started)
+    return Claimed(lease.pk, spec, settings.LEASE_REPORT_S)
+
+
+def _take(agent: Agent, question: Claim, stage_id: int) -> Claimed | None:
+    """Compile a stage and make it the agent's; None if it cannot be compiled or was just taken."""
+    stage, started = _load(stage_id), timezone.now()
+    lease_id, attempt = uuid.uuid4().hex, stage.attempt + 1
+    try:
+        spec = _spec(stage, agent, question.environ, attempt, started)
+    except (UserError, PlatformError) as fault:
+        _refuse(stage, str(fault))
+        return None
+    steps = [_step(stage, spec, index) for index in range(len(spec.steps))]
+    try:
+        transitions.start_stage(stage, agent, lease_id, question.nonce, steps, started)
+    except StaleTransition:
+        return None
+    return Claimed(lease_id, spec, settings.LEASE_REPORT_S)
+
+
+def _refuse(stage: Stage, text: str) -> None:
+    with contextlib.suppress(StaleTransition):
+        transitions.finish_stage_error(stage, text, attempt=stage.attempt)
+
+
+def _load(stage_id: int) -> Stage:
+    """A stage with its build, repo and config, and whether any stage of the build failed."""
+    failed = Stage.objects.filter(build=OuterRef("build"), status__in=states.FAILED)
+    rows = Stage.objects.select_related("build__repo", "build__config")
+    return rows.annotate(any_failed=Exists(failed)).get(pk=stage_id)
+
+
+def _spec(
+    stage: Stage, agent: Agent, environ: Mapping[str, str], attempt: int, started: datetime
+) -> StageSpec:
+    """Compile a stage for an agent and put its secrets in.
+
+    Raises: PipelineError and other UserErrors for the pipeline's faults.
+    """
+    build = stage.build
+    stage.started = started
+    failed = _failed(stage, started) if stage.any_failed else ()  # type: ignore[attr-defined]
+    known = facts(stage, agent.name, attempt, failed, build.config.paths)
+    text, path = build.config.data, build.config.path
+    compiled = compile_stage(
+        text, file=path, facts=known, environ=environ, parsed=config.parsed(text, path)
+    )
+    return with_secrets(compiled, _secrets(stage, compiled), _netrc(stage))
+
+
+def _failed(stage: Stage, before: datetime) -> Sequence[str]:
+    """Names of the build's stages that had failed when this one started."""
+    rows = Stage.objects.filter(build=stage.build_id, status__in=states.FAILED)
+    return list(rows.filter(stopped__lte=before).values_list("name", flat=True))
+
+
+def _secrets(stage: Stage, compiled: Compiled) -> dict[str, str]:
+    """Values of the secrets a stage asks for; what nobody has is left out."""
+    build = stage.build
+    stored = secrets.stage_secrets(build, compiled.wanted)
+    opened = {}
+    for name in compiled.wanted & compiled.encrypted.keys():
+        try:
+            opened[name] = decrypt(secrets.repo_secret(build.repo), compiled.encrypted[name])
+        except BadEncryption as fault:
+            raise UserError(f"secret `{name}`: {fault}", "secret:encryption") from fault
+    return secrets.with_encrypted(stored, opened, build)
+
+
+def _netrc(stage: Stage) -> Netrc | None:
+    """Credentials for a private repo's clone address, if the server has any."""
+    login = getattr(settings, "GIT_USERNAME", "")
+    repo = stage.build.repo
+    if not login or not repo.private:
+        return None
+    host = config.host(repo)
+    return Netrc(host, login, getattr(settings, "GIT_PASSWORD", "")) if host else None
+
+
+def _step(stage: Stage, spec: StageSpec, index: int) -> Step:
+    item = spec.steps[index]
+    return Step(
+        stage=stage,
+        number=item.number,
+        name=item.name,
+        kind=item.kind,
+        image=item.image,
+        detached=item.detach,
+        errignore=item.failure == "ignore",
+        depends_on=list(item.depends_on),
+    )
+
+
+# --- reports and lines ----------------------------------------------------------------------------
+
+
+def report(agent: Agent, lease_id: str, snapshot: Report) -> Pace:
+    """Take in what an agent says of a stage: first its lines, then its statuses.
+
+    Raises: NotYours; LeaseClosed for a lease that has ended: its lines are taken all the same.
+    """
+    rows = Lease.objects.select_related("stage__build__repo")
+    lease = rows.filter(pk=lease_id, agent=agent).first()
+    if lease is None:
+        raise NotYours("this lease is not this agent's")
+    steps: list[Step] = []
+    if lease.attempt == lease.stage.attempt:
+        steps = list(Step.objects.filter(stage=lease.stage_id))
+    positions = _take_lines(snapshot, {step.number: step.pk for step in steps})
+    cancel = transitions.merge_report(lease, steps, snapshot)
+    running = [s.number for s in snapshot.steps if s.status == states.RUNNING]
+    paces = [logs.pace_ms(step.pk) for step in steps if step.number in running]
+    return Pace(cancel, min(paces, default=PACE_ALONE_MS), positions)
+
+
+def append_log(agent: Agent, lease_id: str, number: int, from_: int, data: bytes) -> Appended:
+    """Take in a batch of a step's lines, whatever the state of its lease.
+
+    Raises: NotYours; LeaseClosed where the stage is at another attempt by now; logs.BatchError.
+    """
+    rows = Lease.objects.filter(pk=lease_id, agent=agent, stage__steps__number=number)
+    found = rows.values_list("state", "attempt", "stage__attempt", "stage__steps__pk").first()
+    if found is None:
+        raise NotYours("this lease, or this step of it, is not this agent's")
+    state, attempt, current, step_id = found
+    if attempt != current:
+        raise LeaseClosed(f"lease {lease_id} has ended and its stage runs anew")
+    position = logs.append(step_id, from_, data)
+    if position > from_:
+        events.log_grew(step_id)
+    return Appended(position, state == Lease.CLOSING, logs.pace_ms(step_id))
+
+
+def _take_lines(snapshot: Report, steps: Mapping[int, int]) -> dict[str, int]:
+    """Store a report's batches and the ends of logs; the position of each log after that."""
+    positions: dict[str, int] = {}
+    for part in snapshot.logs:
+        if part.step in steps:
+            positions[str(part.step)] = logs.append(steps[part.step], part.from_, _batch(part))
+    for step in snapshot.steps:
+        if step.log_end >= 0 and step.number in steps:
+            logs.finish(steps[step.number], step.log_end)
+    grown = {part.step for part in snapshot.logs}
+    grown |= {step.number for step in snapshot.steps if step.log_end >= 0}
+    for number in grown & steps.keys():
+        events.log_grew(steps[number])
+    return positions
+
+
+def _batch(part: LogPart) -> bytes:
+    try:
+        return base64.b64decode(part.data, validate=True)
+    except binascii.Error as fault:
+        raise logs.BatchError("a batch in a report is base64", "logs:malformed") from fault

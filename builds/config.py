@@ -1,0 +1,116 @@
+"""A build's pipeline text: fetched from the forge, converted to the modern format, parsed."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import Final
+from urllib.parse import urlsplit
+
+from builds.forges import Source, forge
+from builds.forges.base import Commit, ForgeError
+from builds.models import Repo
+from pipeline.document import File, parse
+from pipeline.errors import PipelineError, Problem
+from pipeline.lint import check_manifest
+
+DEFAULT_PATH: Final = ".drone.yml"
+#: Read where a repo has none at the default path. Source: Woodpecker's order.
+NEIGHBOURS: Final = (".woodpecker.yml", ".woodpecker.yaml")
+MAX_BYTES: Final = 1_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class Fetched:
+    """A commit and the pipeline text it holds; `text` is None where it has none."""
+
+    commit: Commit
+    path: str
+    text: str | None
+
+
+def source(repo: Repo) -> Source:
+    """Where a repo is, in a forge's words."""
+    return Source(repo.slug, repo.git_http_url or repo.git_ssh_url)
+
+
+def host(repo: Repo) -> str:
+    """The host of a repo's clone address, empty for a path."""
+    return urlsplit(repo.git_http_url).hostname or ""
+
+
+def fetch(repo: Repo, rev: str) -> Fetched:
+    """The commit that a full ref or sha names and its pipeline file, as it is.
+
+    Raises: ForgeError if there is no such commit or nobody answers.
+    """
+    reader, where = forge(repo.scm), source(repo)
+    path = repo.config_path or DEFAULT_PATH
+    found = reader.snapshot(where, rev, path)
+    if found.text is not None or path != DEFAULT_PATH:
+        return Fetched(found.commit, path, found.text)
+    for name in NEIGHBOURS:
+        other = reader.snapshot(where, found.commit.sha, name)
+        if other.text is not None:
+            return Fetched(found.commit, name, other.text)
+    return Fetched(found.commit, path, None)
+
+
+def required(fetched: Fetched, repo: Repo) -> str:
+    """The fetched text.
+
+    Raises: PipelineError where there is none, it is empty or too large.
+    """
+    text = fetched.text
+    if text is None:
+        raise _problem(
+            "config:missing",
+            f"there is no such file in {repo.slug} at {fetched.commit.sha[:10]}; "
+            "expected a pipeline file (`kind: pipeline`)",
+            fetched.path,
+        )
+    if len(text) > MAX_BYTES:
+        raise _problem("config:too-large", f"larger than {MAX_BYTES} bytes", fetched.path)
+    if not text.strip():
+        raise _problem(
+            "config:empty", "the file is empty; expected `kind: pipeline`", fetched.path, line=1
+        )
+    return text
+
+
+@lru_cache(maxsize=128)
+def parsed(text: str, path: str) -> File:
+    """Parse a modern pipeline text; the trigger's work is still there when its stages are claimed.
+
+    Raises: PipelineError.
+    """
+    return parse(text, path)
+
+
+def check(text: str, path: str) -> File:
+    """Parse, and refuse what the manifest's rules refuse or what holds no pipeline at all.
+
+    Raises: PipelineError.
+    """
+    file = parsed(text, path)
+    check_manifest(file)
+    if not file.pipelines:
+        raise _problem(
+            "config:no-pipeline", "no document has `kind: pipeline`; expected at least one", path
+        )
+    return file
+
+
+def changed_paths(repo: Repo, text: str, before: str, after: str) -> Sequence[str] | None:
+    """The files that a build changes, or None where no condition asks or nobody can tell."""
+    if "path" not in text:
+        return None
+    try:
+        return forge(repo.scm).changed(source(repo), before, after)
+    except ForgeError:
+        return None
+
+
+def _problem(code: str, message: str, path: str, line: int = 0) -> PipelineError:
+    return PipelineError([Problem(code, message, line, 1 if line else 0, file=path)])

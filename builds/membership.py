@@ -1,0 +1,316 @@
+"""Agents come, say that they are there, and go; and what their join token lets them have."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import Any, Final
+
+import structlog
+from django.conf import settings
+from django.db import IntegrityError, transaction
+from django.db.models.functions import Now
+from django.utils import timezone
+
+from builds import transitions
+from builds.models import Agent, JoinToken, Lease, Stage
+from builds.secrets import Token, hash_token, identify, matches, new_token
+from builds.transitions import StaleTransition
+from pipeline import states
+from pipeline.conditions import glob
+from pipeline.errors import UserError
+from pipeline.routing import agent_queues, queue_name
+from pipeline.wire import Join, Joined, Orders, Presence
+
+log = structlog.get_logger(__name__)
+
+AGENT_TOKEN, JOIN_TOKEN = "cia", "cij"
+GIVEN: Final = "settings"
+NAME_LENGTH: Final = 90
+IDLE, BUSY, DRAINING, AWAY = "idle", "busy", "draining", "away"
+_REPORTED: Final = frozenset({IDLE, BUSY, DRAINING})
+
+
+class Refused(UserError):
+    """An agent may not do what it asked for; `code` says which rule, the message why."""
+
+    def __init__(self, code: str, message: str) -> None:
+        super().__init__(message, code)
+
+
+# --- join tokens ----------------------------------------------------------------------------------
+
+
+def new_join_token(name: str, **bounds: Any) -> str:
+    """Make a join token with the bounds of `JoinToken`'s fields; its text is shown only here."""
+    return _store(name, new_token(JOIN_TOKEN), bounds).text
+
+
+def given_join_token() -> JoinToken | None:
+    """The row of the token that the settings give, made if need be; None where they give none."""
+    text = settings.JOIN_TOKEN
+    if not text:
+        return None
+    token = identify(text)
+    row, _ = JoinToken.objects.get_or_create(
+        name=GIVEN, defaults={"token_prefix": token.prefix, "token_sha256": token.sha256}
+    )
+    if row.token_sha256 != token.sha256:
+        row.token_prefix, row.token_sha256 = token.prefix, token.sha256
+        row.save(update_fields=["token_prefix", "token_sha256"])
+    return row
+
+
+def _store(name: str, token: Token, bounds: Mapping[str, Any]) -> Token:
+    JoinToken.objects.create(
+        name=name, token_prefix=token.prefix, token_sha256=token.sha256, **bounds
+    )
+    return token
+
+
+def _join_token(text: str) -> JoinToken:
+    rows = JoinToken.objects.filter(token_prefix=identify(text).prefix)
+    found = next((row for row in rows if matches(row.token_sha256, text)), None)
+    if found is None and settings.JOIN_TOKEN and matches(hash_token(settings.JOIN_TOKEN), text):
+        found = given_join_token()
+    if found is None:
+        raise Refused("agent:unknown-token", "this server does not know the join token")
+    return found
+
+
+# --- coming and going -----------------------------------------------------------------------------
+
+
+def join(text: str, hello: Join, address: str) -> Joined:
+    """Take an agent in, or back: its own token, its id, its queues and where tickets come from.
+
+    An agent that proves who it was keeps its row; a name that another live agent has gets a number.
+
+    Raises: Refused.
+    """
+    token = _join_token(text)
+    _check_bounds(token, hello)
+    own = new_token(AGENT_TOKEN)
+    values = _described(hello) | {
+        "join_token": token,
+        "token_prefix": own.prefix,
+        "token_sha256": own.sha256,
+        "left": None,
+        "drain": False,
+        "reason": "",
+        "state": IDLE,
+    }
+    agent = _returning(hello)
+    if agent is None:
+        agent = _new(hello.name.strip()[:NAME_LENGTH] or "agent", values)
+    else:
+        Agent.objects.filter(pk=agent.pk).update(**values, joined=Now(), seen=Now())
+    agent = Agent.objects.select_related("join_token").get(pk=agent.pk)
+    log.info("agent.joined", agent=agent.name, address=address, token=token.name)
+    return Joined(agent.pk, own.text, settings.AGENT_BROKER_URL, tuple(queues(agent)))
+
+
+def agent_by_token(text: str) -> Agent | None:
+    """The agent whose own token this is."""
+    if not text.startswith(AGENT_TOKEN):
+        return None
+    rows = Agent.objects.select_related("join_token").filter(token_prefix=identify(text).prefix)
+    return next((row for row in rows if matches(row.token_sha256, text)), None)
+
+
+def presence(agent: Agent, sign: Presence) -> Orders:
+    """Note that an agent is there, and how it is; what the server wants of it."""
+    changes: dict[str, Any] = {
+        "seen": Now(),
+        "left": None,
+        "state": sign.state if sign.state in _REPORTED else IDLE,
+        "reason": sign.reason[:250],
+        "busy": sign.busy,
+        "load": sign.load,
+        "disk_free_bytes": sign.disk_free_bytes,
+    }
+    if sign.version:
+        changes["version"] = sign.version[:50]
+    Agent.objects.filter(pk=agent.pk).update(**changes)
+    return orders(agent, sign.leases)
+
+
+def orders(agent: Agent, leases: Sequence[str]) -> Orders:
+    """What the server wants of an agent that holds these leases. Reads only."""
+    current = Agent.objects.select_related("join_token").get(pk=agent.pk)
+    held = Lease.objects.filter(agent=agent, state=Lease.OPEN).values_list("pk", flat=True)
+    wanted = set(held) if leases else set()
+    return Orders(
+        action="drain" if current.drain else "continue",
+        reason="an administrator drains this agent" if current.drain else "",
+        cancelled=tuple(lease for lease in leases if lease not in wanted),
+        queues=tuple(queues(current)),
+    )
+
+
+def leave(agent: Agent, reason: str) -> None:
+    """Let an agent go: what it had not begun is queued again, what it had begun is an error."""
+    rows = Lease.objects.filter(agent=agent, state=Lease.OPEN)
+    for lease in rows.select_related("stage__build__repo"):
+        try:
+            if lease.begun:
+                text = f"agent {agent.name} left before it finished: {reason or 'no reason given'}"
+                transitions.finish_stage_error(lease.stage, text, attempt=lease.attempt)
+            else:
+                transitions.requeue(lease.stage)
+        except StaleTransition:
+            continue
+    Agent.objects.filter(pk=agent.pk).update(
+        left=Now(), seen=Now(), reason=reason[:250], state=AWAY, busy=0
+    )
+    log.info("agent.left", agent=agent.name, reason=reason)
+
+
+def revoke(agent: Agent) -> None:
+    """Make an agent's own token worthless: every further call of it is refused."""
+    Agent.objects.filter(pk=agent.pk).update(token_prefix="", token_sha256="", disabled=True)
+    log.info("agent.revoked", agent=agent.name)
+
+
+def _described(hello: Join) -> dict[str, Any]:
+    return {
+        "version": hello.version[:50],
+        "os": hello.os[:50],
+        "arch": hello.arch[:50],
+        "variant": hello.variant[:50],
+        "kernel": hello.kernel[:250],
+        "labels": dict(hello.labels),
+        "types": list(hello.types),
+        "capacity": max(hello.capacity, 1),
+    }
+
+
+def _returning(hello: Join) -> Agent | None:
+    """The row of the agent that this one proves to have been."""
+    if not hello.previous or not hello.previous_token:
+        return None
+    row = Agent.objects.filter(pk=hello.previous).first()
+    return row if row and matches(row.token_sha256, hello.previous_token) else None
+
+
+def _new(name: str, values: Mapping[str, Any]) -> Agent:
+    """A row under this name, or under the name with the first free number."""
+    now = timezone.now()
+    for number in range(1, 1000):
+        free = name if number == 1 else f"{name}-{number}"
+        try:
+            with transaction.atomic():
+                return Agent.objects.create(name=free, joined=now, seen=now, **values)
+        except IntegrityError:
+            if _replace_gone(free, values):
+                return Agent.objects.get(name=free)
+    raise Refused("agent:name", f"there are too many agents called {name}")
+
+
+def _replace_gone(name: str, values: Mapping[str, Any]) -> bool:
+    """Take over the row of an agent of that name that left, if it left nothing unfinished."""
+    busy = Lease.objects.exclude(state=Lease.CLOSED).values("agent")
+    gone = Agent.objects.filter(name=name, disabled=False, left__isnull=False).exclude(pk__in=busy)
+    return bool(gone.update(**values, joined=Now(), seen=Now()))
+
+
+# --- bounds ---------------------------------------------------------------------------------------
+
+
+def _check_bounds(token: JoinToken, hello: Join) -> None:
+    if not _is_valid(token):
+        raise Refused("agent:token-ended", f"the join token {token.name} is disabled or expired")
+    if not _has_labels(hello.labels, token):
+        raise Refused("agent:labels", f"agents of {token.name} must have labels {token.labels}")
+    if token.platforms and f"{hello.os}/{hello.arch}" not in token.platforms:
+        allowed = ", ".join(token.platforms)
+        raise Refused("agent:platform", f"agents of {token.name} must run on {allowed}")
+    if token.types and not set(hello.types) & set(token.types):
+        allowed = ", ".join(token.types)
+        raise Refused("agent:types", f"agents of {token.name} may only run {allowed}")
+
+
+def _is_valid(token: JoinToken) -> bool:
+    return not token.disabled and (token.expires is None or token.expires > timezone.now())
+
+
+def _has_labels(labels: Mapping[str, str], token: JoinToken) -> bool:
+    return all(labels.get(key) == value for key, value in token.labels.items())
+
+
+def may_claim(agent: Agent) -> bool:
+    """Whether an agent gets work at all now; its token's bounds count as they are today."""
+    token = agent.join_token
+    if agent.disabled or agent.drain or token is None or not _is_valid(token):
+        return False
+    on_platform = not token.platforms or f"{agent.os}/{agent.arch}" in token.platforms
+    return on_platform and _has_labels(agent.labels, token)
+
+
+def types(agent: Agent) -> list[str]:
+    """What an agent offers to run and its token lets it."""
+    allowed = agent.join_token.types if agent.join_token else []
+    return [word for word in agent.types if not allowed or word in allowed]
+
+
+def own_queues(agent: Agent) -> list[str]:
+    """Queues of stages that ask for exactly the agent's labels."""
+    return agent_queues(types(agent), agent.os, agent.arch, [agent.labels])
+
+
+def subset_queues(agent: Agent) -> list[str]:
+    """Further queues of waiting stages whose repos let an agent have more labels than asked for."""
+    if not agent.labels:
+        return []
+    rows = Stage.objects.filter(status=states.PENDING, repo__subset_labels=True, os=agent.os)
+    asked = rows.filter(arch=agent.arch).values_list("labels", flat=True).distinct()
+    fitting = [labels for labels in asked if labels.items() <= agent.labels.items()]
+    return agent_queues(types(agent), agent.os, agent.arch, fitting) if fitting else []
+
+
+def queues(agent: Agent) -> list[str]:
+    """Every queue an agent is to listen to."""
+    return sorted({*own_queues(agent), *subset_queues(agent)})
+
+
+def repos_in_bounds(agent: Agent) -> list[int] | None:
+    """Ids of the repos with waiting stages that an agent may build; None where it may all."""
+    globs = agent.join_token.repos if agent.join_token else []
+    if not globs:
+        return None
+    waiting = Stage.objects.filter(status=states.PENDING).values_list("repo_id", "repo__slug")
+    return [pk for pk, slug in waiting.distinct() if any(glob(one, slug) for one in globs)]
+
+
+# --- why a stage waits ----------------------------------------------------------------------------
+
+
+def described(stage: Stage) -> str:
+    """In one sentence, which agents a pending stage waits for."""
+    agents = list(Agent.objects.filter(left=None).select_related("join_token"))
+    fitting = [agent for agent in agents if _fits(agent, stage)]
+    if not fitting:
+        return f"no agent has joined that runs {_asked(stage)}"
+    ready = [agent for agent in fitting if may_claim(agent) and agent.state != AWAY]
+    if not ready:
+        names = ", ".join(agent.name for agent in fitting)
+        return f"the agents for it are away, draining or disabled: {names}"
+    return f"waits for a free agent: {', '.join(agent.name for agent in ready)}"
+
+
+def _fits(agent: Agent, stage: Stage) -> bool:
+    if stage.type not in types(agent) or (stage.os, stage.arch) != (agent.os, agent.arch):
+        return False
+    if stage.variant not in ("", agent.variant) or stage.kernel not in ("", agent.kernel):
+        return False
+    globs = agent.join_token.repos if agent.join_token else []
+    if globs and not any(glob(one, stage.repo.slug) for one in globs):
+        return False
+    if stage.repo.subset_labels:
+        return bool(stage.labels.items() <= agent.labels.items())
+    return stage.queue == queue_name(stage.type, agent.os, agent.arch, agent.labels)
+
+
+def _asked(stage: Stage) -> str:
+    labels = ", ".join(f"{key}={value}" for key, value in sorted(stage.labels.items()))
+    words = f"type {stage.type} on {stage.os or 'linux'}/{stage.arch or 'amd64'}"
+    return f"{words} with labels {labels}" if labels else words
