@@ -11,7 +11,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, cast
 
-from pipeline import auths, plan, settings
+from pipeline import auths, lint, plan, settings
 from pipeline.conditions import NEVER, subject
 from pipeline.document import File, Pipeline, SecretRef, Step, find, parse
 from pipeline.environ import environ as drone_environ
@@ -103,8 +103,7 @@ def compile_stage(
     if pipeline is None:
         message = f"there is no pipeline `{facts.stage.name}` in it (names are not substituted)"
         raise PipelineError([Problem("compile:no-pipeline", message, file=file)])
-    if document.deferred:
-        raise PipelineError(document.deferred)
+    lint.check_pipeline(document, pipeline, trusted=facts.repo.trusted)
     spec = _spec(pipeline, facts, environ, own)
     references = {ref.name for step in (*pipeline.services, *pipeline.steps) for ref in _refs(step)}
     return Compiled(
