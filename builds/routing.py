@@ -6,6 +6,7 @@ from typing import Any
 
 from django.urls import path
 
+from builds.api.held import Held
 from builds.consumers import BuildSocket, LogSocket
 from builds.tails import Tails
 
@@ -17,8 +18,6 @@ websocket_urlpatterns = [
 ]
 
 
-def hold(application: Any) -> Any:
+def hold(application: Any) -> Held:
     """An ASGI application that answers held requests and streams itself, and passes on the rest."""
-    from builds.api.held import Held
-
     return Held(application, _tails)

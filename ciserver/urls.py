@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from django.contrib import admin
-from django.urls import path
+from django.urls import include, path
 
 from ciserver import health
 
@@ -13,4 +13,6 @@ urlpatterns = [
     path("healthz", health.healthz),
     path("version", health.version),
     path("admin/", admin.site.urls),
+    path("", include("builds.api.urls")),
+    path("", include("dashboard.urls")),
 ]

@@ -1,0 +1,217 @@
+"""The JSON objects of the API: one table per object gives columns, output and schema.
+
+Source: reference server, section 2. Times are unix seconds, 0 is unset; an optional key is absent
+when its value is zero, empty or false.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, Final
+
+from django.db.models import QuerySet
+from rest_framework import serializers
+
+INTEGER: Final = "integer"
+STRING: Final = "string"
+BOOLEAN: Final = "boolean"
+TIME: Final = "time"
+LIST: Final = "list"
+MAP: Final = "map"
+
+Json = dict[str, Any]
+
+_SERIALIZERS: Final[Mapping[str, Any]] = {
+    INTEGER: serializers.IntegerField,
+    TIME: serializers.IntegerField,
+    STRING: serializers.CharField,
+    BOOLEAN: serializers.BooleanField,
+    LIST: serializers.ListField,
+    MAP: serializers.DictField,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Key:
+    """One key of an object: where its value comes from; no column means a constant."""
+
+    name: str
+    kind: str = STRING
+    column: str = ""
+    optional: bool = False
+    constant: Any = None
+
+
+class Shape:
+    """An object of the API, made from rows of `.values(*shape.columns)`."""
+
+    def __init__(self, name: str, *keys: Key, nested: Mapping[str, Any] | None = None) -> None:
+        self.name = name
+        self.keys = keys
+        self.columns = tuple(dict.fromkeys(key.column for key in keys if key.column))
+        self._nested = nested or {}
+
+    def json(self, row: Mapping[str, Any]) -> Json:
+        """The object of one row."""
+        made: Json = {}
+        for key in self.keys:
+            value = row[key.column] if key.column else key.constant
+            if key.kind == TIME:
+                value = int(value.timestamp()) if value else 0
+            if value or not key.optional:
+                made[key.name] = value
+        return made
+
+    def all(self, rows: QuerySet[Any]) -> list[Json]:
+        """The objects of a query."""
+        return [self.json(row) for row in rows.values(*self.columns)]
+
+    def serializer(self) -> type[serializers.Serializer[Any]]:
+        """A serializer class for the schema."""
+        fields: dict[str, Any] = {
+            key.name: _SERIALIZERS[key.kind](required=not key.optional) for key in self.keys
+        }
+        fields.update(self._nested)
+        return type(self.name, (serializers.Serializer,), fields)
+
+
+def _keys(text: str, kind: str, optional: bool = False) -> list[Key]:
+    """Keys of one kind: `name` or `name=column`, separated by blanks."""
+    pairs = (word.partition("=") for word in text.split())
+    return [Key(name, kind, column or name, optional) for name, _, column in pairs]
+
+
+def _key(text: str, kind: str = STRING) -> Key:
+    return _keys(text, kind)[0]
+
+
+def _maybe(text: str, kind: str = STRING) -> Key:
+    return _keys(text, kind, optional=True)[0]
+
+
+STEP: Final = Shape(
+    "Step",
+    *_keys("id step_id=stage_id number", INTEGER),
+    *_keys("name status", STRING),
+    _maybe("error"),
+    _maybe("errignore", BOOLEAN),
+    _key("exit_code", INTEGER),
+    *_keys("started stopped", TIME, optional=True),
+    _key("version", INTEGER),
+    _maybe("depends_on", LIST),
+    _maybe("image"),
+    _maybe("detached", BOOLEAN),
+    _maybe("schema"),
+)
+STAGE: Final = Shape(
+    "Stage",
+    *_keys("id repo_id build_id number", INTEGER),
+    _key("name"),
+    *_keys("kind type", STRING, optional=True),
+    _key("status"),
+    _maybe("error"),
+    Key("errignore", BOOLEAN, constant=False),
+    _key("exit_code", INTEGER),
+    _maybe("machine"),
+    *_keys("os arch", STRING),
+    *_keys("variant kernel", STRING, optional=True),
+    *_keys("limit throttle", INTEGER, optional=True),
+    *_keys("started stopped created updated", TIME),
+    _key("version", INTEGER),
+    *_keys("on_success on_failure", BOOLEAN),
+    _maybe("depends_on", LIST),
+    _maybe("labels", MAP),
+    nested={"steps": STEP.serializer()(many=True, required=False)},
+)
+BUILD: Final = Shape(
+    "Build",
+    *_keys("id repo_id", INTEGER),
+    _key("trigger"),
+    _key("number", INTEGER),
+    _maybe("parent", INTEGER),
+    _key("status"),
+    _maybe("error"),
+    *_keys("event action link", STRING),
+    Key("timestamp", INTEGER, constant=0),
+    _maybe("title"),
+    *_keys("message before after ref source_repo source target", STRING),
+    *_keys("author_login author_name author_email author_avatar sender", STRING),
+    _maybe("params", MAP),
+    *_keys("cron deploy_to", STRING, optional=True),
+    _maybe("deploy_id", INTEGER),
+    _maybe("debug", BOOLEAN),
+    *_keys("started finished created updated", TIME),
+    _key("version", INTEGER),
+    nested={"stages": STAGE.serializer()(many=True, required=False)},
+)
+
+
+class Permission(serializers.Serializer[Any]):
+    """What the caller may do with a repo."""
+
+    read = serializers.BooleanField()
+    write = serializers.BooleanField()
+    admin = serializers.BooleanField()
+
+
+REPO: Final = Shape(
+    "Repo",
+    _key("id", INTEGER),
+    _key("uid"),
+    _key("user_id=owner_id", INTEGER),
+    *_keys("namespace name slug scm git_http_url git_ssh_url link default_branch", STRING),
+    _key("private", BOOLEAN),
+    _key("visibility"),
+    _key("active", BOOLEAN),
+    _key("config_path"),
+    *_keys("trusted protected ignore_forks ignore_pull_requests", BOOLEAN),
+    *_keys("auto_cancel_pull_requests auto_cancel_pushes auto_cancel_running", BOOLEAN),
+    _key("timeout=timeout_min", INTEGER),
+    _maybe("throttle", INTEGER),
+    _key("counter", INTEGER),
+    *_keys("synced created updated", TIME),
+    _key("version", INTEGER),
+    _key("archived", BOOLEAN),
+    nested={
+        "build": BUILD.serializer()(required=False),
+        "permissions": Permission(required=False),
+    },
+)
+USER: Final = Shape(
+    "User",
+    _key("id", INTEGER),
+    _key("login=username"),
+    _key("email"),
+    _key("machine", BOOLEAN),
+    *_keys("admin=is_superuser active=is_active", BOOLEAN),
+    *_keys("avatar avatar_url=avatar", STRING),
+    _key("syncing", BOOLEAN),
+    *_keys("synced created=date_joined updated=date_joined last_login", TIME),
+    nested={"token": serializers.CharField(required=False)},
+)
+SECRET: Final = Shape(
+    "Secret",
+    *_keys("id repo_id", INTEGER, optional=True),
+    *_keys("namespace name", STRING, optional=True),
+    *_keys("pull_request pull_request_push", BOOLEAN, optional=True),
+)
+TEMPLATE: Final = Shape(
+    "Template",
+    _maybe("id", INTEGER),
+    *_keys("name namespace data", STRING, optional=True),
+    *_keys("created updated", TIME, optional=True),
+)
+
+
+def of_model(shape: Shape, instance: Any) -> Json:
+    """The object of a model instance."""
+    return shape.json({column: getattr(instance, column) for column in shape.columns})
+
+
+def group(rows: Iterable[Json], key: str) -> dict[int, list[Json]]:
+    """Objects by the number under `key`, in order."""
+    groups: dict[int, list[Json]] = {}
+    for row in rows:
+        groups.setdefault(row[key], []).append(row)
+    return groups
