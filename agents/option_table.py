@@ -318,6 +318,11 @@ class Options:
     exec_user: str = _text(
         "", "User that steps on the host run as; needs an agent that is root.", shown="the agent's"
     )
+    exec_untrusted: bool = _flag(
+        False,
+        "Stages of untrusted repositories may run on the host as the agent's own user. Only where "
+        "everybody who can push may do anything on this host.",
+    )
     docker_host: str = _text(
         "unix:///var/run/docker.sock", "Address of the Docker engine.", "DOCKER_HOST"
     )

@@ -61,6 +61,7 @@ class Programs:
         settings = self._settings
         environ = {
             "CISERVER_AGENT_STATE_DIR": str(settings.data_dir / "agent"),
+            "CISERVER_AGENT_EXEC_UNTRUSTED": "true",  # embedded mode is no boundary and says so
             **self._environ,
             "CISERVER_AGENT_SERVER": f"http://{_reachable(settings.host)}:{settings.port}",
             "CISERVER_AGENT_TOKEN": settings.join_token,
