@@ -1,0 +1,62 @@
+"""The clock that leases live by: the database's, standing still while no web process is up.
+
+A web process that is up says so every few seconds (`beat`). What passes without a beat is no
+agent's silence: nobody could have taken its report. While it lasts, `lease_now` does not move; when
+it is over, the first beat moves the leases' marks on by as much.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+from typing import Final
+
+from django.db import connection, transaction
+from django.db.models import F
+from django.utils import timezone
+
+from builds.models import Lease, ServerState, Stage
+
+BEAT_S: Final = 5.0
+#: A pause between beats that is still no gap.
+GAP: Final = timedelta(seconds=15)
+_KEY: Final = "web.beat"
+
+
+def database_now() -> datetime:
+    """The database's time; SQLite's is this machine's."""
+    if connection.vendor != "postgresql":
+        return timezone.now()
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT clock_timestamp()")
+        found: datetime = cursor.fetchone()[0]
+    return found
+
+
+def beat() -> None:
+    """Say that a web process is up; called by each of them every `BEAT_S`."""
+    with transaction.atomic():
+        row = ServerState.objects.select_for_update().filter(key=_KEY).first()
+        now = database_now()
+        if row is not None:
+            last = _read(row)
+            if now - last > GAP:
+                _move_on(last, now - last)
+        ServerState.objects.update_or_create(key=_KEY, defaults={"value": {"at": now.isoformat()}})
+
+
+def lease_now() -> datetime:
+    """What time it is for leases: never long after the last beat."""
+    now = database_now()
+    row = ServerState.objects.filter(key=_KEY).first()
+    return now if row is None else min(now, _read(row) + GAP)
+
+
+def _read(row: ServerState) -> datetime:
+    return datetime.fromisoformat(row.value["at"])
+
+
+def _move_on(last: datetime, gap: timedelta) -> None:
+    """Move marks made before a gap to the other side of it."""
+    live = Lease.objects.exclude(state=Lease.CLOSED).filter(seen__lte=last + GAP)
+    live.update(seen=F("seen") + gap)
+    Stage.objects.filter(lost__isnull=False).update(lost=F("lost") + gap)
