@@ -114,8 +114,8 @@ def texts(notes: Notes, node: Node, where: str) -> tuple[str, ...]:
 def _item(notes: Notes, node: Node, where: str) -> str:
     if node.kind == SCALAR:
         return "" if node.null else str(node.value)
-    hint = ": quote it, `: ` makes it a map" if node.kind == MAP else ""
-    notes.wrong(node, f"{where}` item", f"a single value{hint}")
+    hint = " (quote it, `: ` makes it a map)" if node.kind == MAP else ""
+    notes.wrong(node, f"{where}[]", f"a single value{hint}")
     return ""
 
 
@@ -154,7 +154,7 @@ def check_key(notes: Notes, key: Node) -> bool:
 def items(notes: Notes, node: Node, where: str, reader: Reader) -> tuple[Any, ...]:
     """A list whose items are read by `reader`, null ones too."""
     if node.kind != LIST:
-        hint = "" if node.kind != MAP else ": put `- ` before each, and its name in `name`"
+        hint = "" if node.kind != MAP else " (`- name: …` for each)"
         notes.wrong(node, where, f"a list{hint}")
         return ()
     return tuple(reader(notes, item, f"{where}[{i}]") for i, item in enumerate(node.value))

@@ -16,6 +16,9 @@ COMMANDS: Final = {
     "log": "log",
     "status": "status",
     "cancel": "cancel",
+    "lint": "lint",
+    "plan": "plan",
+    "convert": "convert",
 }
 
 

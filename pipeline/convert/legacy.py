@@ -10,14 +10,13 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from typing import Any, Final
+from typing import Final
 
-from pipeline.conditions import glob
 from pipeline.convert import parts
 from pipeline.convert.emit import to_yaml
 from pipeline.convert.parts import Data, Draft, Volumes, condition, entries, strings, table
 from pipeline.shapes import boolean, text
-from pipeline.yamltext import LIST, MAP, SCALAR, Node, YamlError, compose, split
+from pipeline.yamltext import LIST, MAP, Node, YamlError, compose, split
 
 MAX_POINTS: Final = 100
 _PULLS: Final = ("refs/pull/**", "refs/pull-requests/**", "refs/merge-requests/**")
@@ -101,7 +100,7 @@ def _pipeline(draft: Draft, top: Mapping[str, Node], name: str, point: Mapping[s
         result["volumes"] = volumes.declared()
     if "branches" in top:
         result["trigger"] = _trigger(draft, top["branches"], steps)
-    return _fill(result, point) if point else result
+    return parts.fill(result, parts.filler(point)) if point else result
 
 
 def _trigger(draft: Draft, node: Node, steps: Sequence[Data]) -> Data:
@@ -136,7 +135,7 @@ def _containers(
     for source in sources:
         for name, value in entries(draft, source, where):
             values = table(draft, value, f"{where}.{name}")
-            if not _in_matrix(draft, values.get("when"), point):
+            if not parts.in_matrix(draft, values.get("when"), point):
                 continue
             group = values.pop("group", None)
             groups.append(text(draft, group, "group") if group is not None else "")
@@ -195,26 +194,6 @@ def _when(draft: Draft, node: Node, where: str) -> Data:
     return result
 
 
-def _in_matrix(draft: Draft, when: Node | None, point: Mapping[str, str]) -> bool:
-    """Whether `when.matrix` lets a step into the pipeline of a point."""
-    if when is None or when.kind != MAP:
-        return True
-    rule = table(draft, when, "when").get("matrix")
-    if rule is None or not point:
-        return True
-    values = table(draft, rule, "when.matrix")
-    include, exclude = values.get("include"), values.get("exclude")
-    if (include is None or include.kind == SCALAR) and (exclude is None or exclude.kind == SCALAR):
-        return _holds(values, point)
-    if exclude is not None and _holds(table(draft, exclude, "when.matrix.exclude"), point):
-        return False
-    return include is None or _holds(table(draft, include, "when.matrix.include"), point)
-
-
-def _holds(values: Mapping[str, Node], point: Mapping[str, str]) -> bool:
-    return all(glob(str(node.value), point.get(key, "")) for key, node in values.items())
-
-
 def _points(draft: Draft, node: Node | None) -> list[dict[str, str]]:
     """The points of a matrix: those of `include`, else the product of the axes in file order."""
     if node is None or node.null:
@@ -239,31 +218,6 @@ def _points(draft: Draft, node: Node | None) -> list[dict[str, str]]:
 
 def _point(draft: Draft, node: Node) -> dict[str, str]:
     return {key: text(draft, value, key) for key, value in table(draft, node, "matrix").items()}
-
-
-def _fill(value: Any, point: Mapping[str, str]) -> Any:
-    """Write the values of a point where `${KEY}` stands."""
-    if isinstance(value, str):
-        for key, replacement in point.items():
-            value = value.replace(f"${{{key}}}", replacement)
-        return value
-    if isinstance(value, Mapping):
-        return {_fill(key, point): _fill(item, point) for key, item in value.items()}
-    if isinstance(value, list):
-        return [_fill(item, point) for item in value]
-    return _fill_node(value, point) if isinstance(value, Node) else value
-
-
-def _fill_node(node: Node, point: Mapping[str, str]) -> Node:
-    copy = Node(node.kind, node.value, node.line, node.column)
-    copy.plain, copy.tag = node.plain, node.tag
-    if node.kind == MAP:
-        copy.value = [(_fill_node(k, point), _fill_node(v, point)) for k, v in node.value]
-    elif node.kind == LIST:
-        copy.value = [_fill_node(item, point) for item in node.value]
-    else:
-        copy.value = _fill(node.value, point)
-    return copy
 
 
 def _secrets(draft: Draft, node: Node | None) -> list[Data]:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Final
 
+from pipeline.conditions import glob
 from pipeline.errors import PipelineError
 from pipeline.shapes import Notes, check_key, text
 from pipeline.yamltext import LIST, MAP, SCALAR, Node, pairs
@@ -155,9 +156,11 @@ class Volumes:
 
 def unique(names: list[str]) -> list[str]:
     """The names, with their index after those given before."""
+    seen: set[str] = set()
     result: list[str] = []
     for index, name in enumerate(names):
-        result.append(f"{name}_{index}" if name in result else name)
+        result.append(f"{name}_{index}" if name in seen else name)
+        seen.add(result[-1])
     return result
 
 
@@ -175,3 +178,63 @@ def order_groups(steps: list[Data], services: list[Data], groups: list[str]) -> 
             step["depends_on"] = list(before)
         current.append(step["name"])
         last = group
+
+
+def in_matrix(draft: Draft, when: Node | None, point: Mapping[str, str]) -> bool:
+    """Whether `when.matrix` lets a step into the pipeline of a point."""
+    if when is None or when.kind != MAP:
+        return True
+    rule = table(draft, when, "when").get("matrix")
+    return rule is None or not point or matrix_matches(draft, rule, point)
+
+
+def matrix_matches(draft: Draft, rule: Node, point: Mapping[str, str]) -> bool:
+    """Whether a point has the values of a rule: a map, or `include` and `exclude` with maps."""
+    values = table(draft, rule, "when.matrix")
+    include, exclude = values.get("include"), values.get("exclude")
+    if (include is None or include.kind == SCALAR) and (exclude is None or exclude.kind == SCALAR):
+        return _holds(values, point)
+    if exclude is not None and _holds(table(draft, exclude, "when.matrix.exclude"), point):
+        return False
+    return include is None or _holds(table(draft, include, "when.matrix.include"), point)
+
+
+def _holds(values: Mapping[str, Node], point: Mapping[str, str]) -> bool:
+    return all(glob(str(node.value), point.get(key, "")) for key, node in values.items())
+
+
+Change = Callable[[str], str]
+
+
+def filler(point: Mapping[str, str]) -> Change:
+    """A change of text: the values of a point where `${KEY}` stands."""
+
+    def change(text: str) -> str:
+        for key, replacement in point.items():
+            text = text.replace(f"${{{key}}}", replacement)
+        return text
+
+    return change
+
+
+def fill(value: Any, change: Change) -> Any:
+    """Data with every text in it changed."""
+    if isinstance(value, str):
+        return change(value)
+    if isinstance(value, Mapping):
+        return {fill(key, change): fill(item, change) for key, item in value.items()}
+    if isinstance(value, list):
+        return [fill(item, change) for item in value]
+    return _fill_node(value, change) if isinstance(value, Node) else value
+
+
+def _fill_node(node: Node, change: Change) -> Node:
+    copy = Node(node.kind, node.value, node.line, node.column)
+    copy.plain, copy.tag = node.plain, node.tag
+    if node.kind == MAP:
+        copy.value = [(_fill_node(k, change), _fill_node(v, change)) for k, v in node.value]
+    elif node.kind == LIST:
+        copy.value = [_fill_node(item, change) for item in node.value]
+    else:
+        copy.value = change(node.value)
+    return copy

@@ -1,0 +1,83 @@
+"""What becomes of a file as a whole, from its bytes to its manifest lint: the word and the reasons.
+
+The words are those of the original's steps when a hook comes in: convert, parse, lint.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from typing import Final
+
+from pipeline.convert import modernise
+from pipeline.document import DEFAULT_FILE, File, parse
+from pipeline.errors import PipelineError, Problem
+from pipeline.lint import check_manifest, lint
+from pipeline.plan import candidates
+
+OK: Final = "ok"
+NO_PIPELINE: Final = "no_pipeline"
+PARSE_ERROR: Final = "parse_error"
+LINT_ERROR: Final = "lint_error"
+CONVERT_ERROR: Final = "convert_error"
+
+
+@dataclass(frozen=True, slots=True)
+class Judged:
+    """`file` is None where it could not be parsed; `problems` are then the reasons.
+
+    `text` is the modern text; `converted`: it is not the one that was given.
+    """
+
+    verdict: str
+    problems: tuple[Problem, ...] = ()
+    file: File | None = None
+    text: str = ""
+    converted: bool = False
+
+    def lint(self, *, trusted: bool = False) -> list[Problem]:
+        """Everything to say about the file, errors and warnings."""
+        found = list(self.problems) if self.file is None else lint(self.file, trusted=trusted)
+        return [_unplaced(one) for one in found] if self.converted else found
+
+
+def decode(data: bytes, file: str = DEFAULT_FILE) -> str:
+    """The text of a file.
+
+    Raises: PipelineError if it is not UTF-8.
+    """
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as fault:
+        line = data.count(b"\n", 0, fault.start) + 1
+        column = fault.start - data.rfind(b"\n", 0, fault.start)
+        message = "the file is not UTF-8 text"
+        raise PipelineError([Problem("yaml:encoding", message, line, column, file=file)]) from fault
+
+
+def judge(data: bytes | str, file: str = DEFAULT_FILE) -> Judged:
+    """Convert, parse and lint a file as the server does; never raises PipelineError."""
+    verdict, text, modern = PARSE_ERROR, "", ""
+    try:
+        text = decode(data, file) if isinstance(data, bytes) else data
+        verdict = CONVERT_ERROR
+        modern = modernise(text, file)
+        verdict = PARSE_ERROR
+        parsed = parse(modern, file)
+    except PipelineError as fault:
+        return Judged(
+            verdict, fault.problems, text=modern, converted=bool(modern) and modern != text
+        )
+    try:
+        check_manifest(parsed)
+    except PipelineError as fault:
+        return Judged(LINT_ERROR, fault.problems, parsed, modern, modern != text)
+    verdict = OK if candidates(parsed) else NO_PIPELINE
+    return Judged(verdict, (), parsed, modern, modern != text)
+
+
+def _unplaced(problem: Problem) -> Problem:
+    """A finding about a converted text: its lines are not those of the file."""
+    if not problem.line:
+        return problem
+    message = f"{problem.message} (line {problem.line} of the converted file)"
+    return replace(problem, message=message, line=0, column=0)
