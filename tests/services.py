@@ -172,6 +172,13 @@ class Postgres:
 @contextlib.contextmanager
 def postgres() -> Iterator[Postgres]:
     """A running, empty PostgreSQL."""
+    with stopped_postgres() as service, service.run():
+        yield service
+
+
+@contextlib.contextmanager
+def stopped_postgres() -> Iterator[Postgres]:
+    """An empty PostgreSQL that does not run yet."""
     with short_folder() as folder:
         user = _someone_else()
         if user:
@@ -180,9 +187,7 @@ def postgres() -> Iterator[Postgres]:
         initdb += ["--auth=trust", "--encoding=UTF8", "--locale=C"]
         with (folder / "initdb.log").open("wb") as log:
             subprocess.run(initdb, check=True, stdout=log, stderr=log, user=user, cwd=folder)
-        service = Postgres(free_port(), folder, user)
-        with service.run():
-            yield service
+        yield Postgres(free_port(), folder, user)
 
 
 def _postgres(name: str) -> str:

@@ -1,0 +1,155 @@
+"""Kill agents and cut them off: what they had read is stored, and nothing runs twice."""
+
+from __future__ import annotations
+
+import signal
+import time
+from pathlib import Path
+
+import pytest
+
+from tests.cluster import Cluster
+from tests.faults.pipelines import numbered, numbers, times_run
+from tests.services import wait_for
+
+pytestmark = [pytest.mark.service, pytest.mark.timeout(300)]
+
+CLOSED_GATE = "never"
+
+
+def stage(server: Cluster, slug: str, number: int) -> dict[str, object]:
+    """The build's first stage."""
+    return dict(server.client.build(slug, number)["stages"][0])
+
+
+def test_killed_during_a_step_and_back(server: Cluster, runs: Path, tmp_path: Path) -> None:
+    """The orphaned stage is reported at once, with every line the dead agent had read."""
+    agent = server.agent()
+    slug = server.repo(numbered(runs, tmp_path / CLOSED_GATE))
+    number = server.build(slug)
+    server.wait_line(slug, number, "line 49")
+
+    agent.kill()
+    agent.start()
+
+    assert server.ended(slug, number)["status"] == "error"
+    assert "one" in str(stage(server, slug, number)["error"])
+    assert numbers(server.log(slug, number)) == list(range(50))
+    assert times_run(runs) == 1
+
+
+def test_killed_during_a_step_for_good(server: Cluster, runs: Path, tmp_path: Path) -> None:
+    """A lost agent is shown as such, then its stage ends in an error that names it."""
+    agent = server.agent()
+    slug = server.repo(numbered(runs, tmp_path / CLOSED_GATE))
+    number = server.build(slug)
+    server.wait_line(slug, number, "line 49")
+
+    agent.stop()
+
+    ended = server.ended(slug, number, limit_s=60)
+    assert ended["status"] == "error"
+    assert "agent one" in str(stage(server, slug, number)["error"])
+    assert numbers(server.log(slug, number)) == list(range(50))
+    assert times_run(runs) == 1
+
+
+def test_killed_before_a_step(server: Cluster, runs: Path, tmp_path: Path) -> None:
+    """A stage whose steps had not begun is queued again at once; another agent runs it, once."""
+    gate = tmp_path / "gate"
+    gate.touch()
+    server.proxy.swallow("PUT", "/leases/")
+    first = server.agent("first")
+    slug = server.repo(numbered(runs, gate))
+    number = server.build(slug)
+    wait_for("the first report", lambda: server.proxy.swallowed > 0)
+    first.stop()
+    server.proxy.release()
+
+    server.agent("second")
+
+    assert server.ended(slug, number)["status"] == "success"
+    assert stage(server, slug, number)["machine"] == "second"
+    assert numbers(server.log(slug, number)) == list(range(100))
+    assert times_run(runs) == 1
+
+
+def test_cut_off_while_a_step_prints(server: Cluster, runs: Path, tmp_path: Path) -> None:
+    """The server away from the agent for longer than a lease, in the middle of 10,000 lines."""
+    gate = tmp_path / "gate"
+    server.agent()
+    slug = server.repo(numbered(runs, gate, before=100, after=9900))
+    number = server.build(slug)
+    server.wait_line(slug, number, "line 99")
+
+    server.proxy.cut()
+    gate.touch()
+    time.sleep(8)  # the absence itself: longer than the 6 s after which an agent shows as lost
+    server.proxy.mend()
+
+    assert server.ended(slug, number)["status"] == "success"
+    assert numbers(server.log(slug, number)) == list(range(10_000))
+    assert times_run(runs) == 1
+
+
+@pytest.mark.parametrize(
+    ("method", "part"),
+    [("POST", "/claims"), ("PUT", "/leases/"), ("POST", "/log")],
+    ids=["claim", "report", "batch"],
+)
+def test_answers_get_lost(
+    server: Cluster, runs: Path, tmp_path: Path, method: str, part: str
+) -> None:
+    """The request reached the server, the answer never came: asked again, nothing happens twice."""
+    gate = tmp_path / "gate"
+    server.agent()
+    slug = server.repo(numbered(runs, gate))
+    if part == "/claims":
+        wait_for(
+            "the agent has asked", lambda: ("POST", "/agent/v1/agents") in server.proxy.requests
+        )
+    server.proxy.lose_answer(method, part, times=2)
+    number = server.build(slug)
+    server.wait_line(slug, number, "line 49")
+    gate.touch()
+
+    assert server.ended(slug, number)["status"] == "success"
+    assert numbers(server.log(slug, number)) == list(range(100))
+    assert times_run(runs) == 1
+    assert len(server.proxy.lost) == 2
+
+
+def test_a_drained_agent_finishes_first(server: Cluster, runs: Path, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    agent = server.agent()
+    slug = server.repo(numbered(runs, gate))
+    number = server.build(slug)
+    server.wait_line(slug, number, "line 49")
+
+    agent.signal(signal.SIGTERM)
+    gate.touch()
+
+    assert server.ended(slug, number)["status"] == "success"
+    assert agent.process is not None
+    assert agent.process.wait(60) == 0
+
+
+def test_a_second_sigterm_cancels(server: Cluster, runs: Path, tmp_path: Path) -> None:
+    agent = server.agent()
+    slug = server.repo(numbered(runs, tmp_path / CLOSED_GATE))
+    number = server.build(slug)
+    server.wait_line(slug, number, "line 49")
+
+    agent.signal(signal.SIGTERM)
+    wait_for("it drains", lambda: _state(server, "one") == "draining")
+    agent.signal(signal.SIGTERM)
+
+    assert server.ended(slug, number)["status"] == "killed"
+    assert numbers(server.log(slug, number)) == list(range(50))
+    assert agent.process is not None
+    assert agent.process.wait(60) == 0
+
+
+def _state(server: Cluster, name: str) -> str:
+    agents = server.client.call("GET", "/api/agents")
+    return str(next(agent["state"] for agent in agents if agent["name"] == name))
