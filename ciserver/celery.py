@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import os
+import threading
+from typing import Any
 
-from celery import Celery
+from celery import Celery, bootsteps
 
 from pipeline.routing import SERVER_QUEUE, TICKET_TRANSPORT
 
@@ -36,3 +38,30 @@ app.conf.update(
     worker_redirect_stdouts=False,
 )
 app.autodiscover_tasks(["builds"])
+
+
+class Loops(bootsteps.StartStopStep):
+    """Runs the loops of `builds` in a thread for as long as the worker lives."""
+
+    def __init__(self, parent: Any, **kwargs: Any) -> None:
+        super().__init__(parent, **kwargs)
+        self._ended = threading.Event()
+        self._thread: threading.Thread | None = None
+
+    def start(self, parent: Any) -> None:
+        """Called when the worker starts."""
+        from builds.loops import run_forever
+
+        self._thread = threading.Thread(
+            target=run_forever, args=(self._ended,), name="loops", daemon=True
+        )
+        self._thread.start()
+
+    def stop(self, parent: Any) -> None:
+        """Called when the worker stops."""
+        self._ended.set()
+        if self._thread is not None:
+            self._thread.join(timeout=5)
+
+
+app.steps["worker"].add(Loops)

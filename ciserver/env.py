@@ -67,7 +67,10 @@ def _split_address(value: str) -> tuple[str, int] | None:
 def _url(*schemes: str) -> Callable[[str], str]:
     def parse(value: str) -> str:
         if value and urlsplit(value).scheme not in schemes:
-            raise ValueError(f"expected a URL that begins with {' or '.join(schemes)}://")
+            raise ValueError(
+                "expected a URL that begins with "
+                + " or ".join(f"{scheme}://" for scheme in schemes)
+            )
         return value.rstrip("/")
 
     return parse
@@ -228,7 +231,6 @@ SETTINGS: Final = (
         "false",
         "Django's debug pages; never where others can reach it",
         _flag,
-        ("DRONE_DEBUG",),
     ),
 )
 
@@ -262,6 +264,8 @@ class Env:
     debug: bool
     #: Whether `redis_url` is the Redis that `ci up` starts itself.
     own_redis: bool
+    #: How the agent that `ci up` starts reaches Redis.
+    local_agent_redis_url: str
 
     @property
     def host(self) -> str:
@@ -362,12 +366,22 @@ def _fill_in(values: dict[str, Any]) -> None:
     values["join_token"] = values["join_token"] or _key(keys, "join_token")
     if values["own_redis"]:
         values["redis_url"] = _own_url(values["data_dir"], SERVER_USER, _key(keys, REDIS_KEYS[0]))
-    if not values["agent_redis_url"]:
-        values["agent_redis_url"] = (
-            _own_url(values["data_dir"], AGENT_USER, _key(keys, REDIS_KEYS[1]))
-            if values["own_redis"]
-            else values["redis_url"]
-        )
+    local, public = _agent_urls(values, _key(keys, REDIS_KEYS[1]))
+    values["local_agent_redis_url"] = values["agent_redis_url"] or local
+    values["agent_redis_url"] = values["agent_redis_url"] or public
+
+
+def _agent_urls(values: Mapping[str, Any], password: str) -> tuple[str, str]:
+    """How an agent here, and one on another host, reaches Redis where nothing else was said."""
+    if not values["own_redis"]:
+        return values["redis_url"], values["redis_url"]
+    local = _own_url(values["data_dir"], AGENT_USER, password)
+    if not values["redis_bind"]:
+        return local, local
+    host = urlsplit(values["public_url"]).hostname or "localhost"
+    port = split_address(values["redis_bind"])[1]
+    shown = f"[{host}]" if ":" in host else host
+    return local, f"redis://{AGENT_USER}:{quote(password, safe='')}@{shown}:{port}/0"
 
 
 def _own_address(bind: str) -> str:

@@ -65,7 +65,7 @@ class Programs:
             **self._environ,
             "CISERVER_AGENT_SERVER": f"http://{_reachable(settings.host)}:{settings.port}",
             "CISERVER_AGENT_TOKEN": settings.join_token,
-            "CISERVER_AGENT_REDIS_URL": settings.agent_redis_url,
+            "CISERVER_AGENT_REDIS_URL": settings.local_agent_redis_url,
         }
         return Program(
             "agent",
