@@ -39,7 +39,7 @@ def encode(value: Any) -> str:
     """The text of one setting: scalars plain, flat lists joined by commas, the rest JSON."""
     if isinstance(value, list) and not any(isinstance(item, (list, dict)) for item in value):
         return ",".join(_item(item) for item in value)
-    return _json(value) if isinstance(value, (list, dict)) else _scalar(value)
+    return json_text(value) if isinstance(value, (list, dict)) else _scalar(value)
 
 
 def _item(value: Any) -> str:
@@ -54,20 +54,25 @@ def _scalar(value: Any) -> str:
         return ""
     if isinstance(value, bool):
         return "true" if value else "false"
-    return _float(value, 6, 2, -4) if isinstance(value, float) else str(value)
+    return go_float(value, 6, 2, -4) if isinstance(value, float) else str(value)
 
 
-def _json(value: Any) -> str:
+def json_text(value: Any) -> str:
+    """Compact JSON with sorted keys, as Go writes it. Infinity becomes text."""
     if isinstance(value, dict):
-        return "{" + ",".join(f"{_json(key)}:{_json(value[key])}" for key in sorted(value)) + "}"
+        return (
+            "{"
+            + ",".join(f"{json_text(key)}:{json_text(value[key])}" for key in sorted(value))
+            + "}"
+        )
     if isinstance(value, list):
-        return "[" + ",".join(map(_json, value)) + "]"
+        return "[" + ",".join(map(json_text, value)) + "]"
     if isinstance(value, float):
-        return _float(value, 21, 1, -6) if math.isfinite(value) else f'"{_item(value)}"'
+        return go_float(value, 21, 1, -6) if math.isfinite(value) else f'"{_item(value)}"'
     return json.dumps(value, ensure_ascii=False).translate(_HTML)
 
 
-def _float(value: float, large: int, exponent_digits: int, small: int) -> str:
+def go_float(value: float, large: int, exponent_digits: int, small: int) -> str:
     """The shortest digits that give `value` again, as Go writes them.
 
     With an exponent of at least `exponent_digits` digits where the number is 10^`large` or more, or
