@@ -14,7 +14,6 @@ from typing import Final
 import structlog
 from django.conf import settings
 from django.db import connection, transaction
-from django.db.models import Exists, OuterRef
 from django.utils import timezone
 
 from builds import config, events, logs, secrets, transitions
@@ -22,8 +21,9 @@ from builds.encryption import BadEncryption, decrypt
 from builds.facts import facts
 from builds.logs.watch import PACE_ALONE_MS
 from builds.membership import Refused, agent_by_token, join, leave, may_claim, presence
-from builds.models import Agent, Lease, Stage, Step
+from builds.models import Agent, Build, Config, Lease, Repo, Stage, Step
 from builds.queue import next_stage, why_waiting
+from builds.rows import Rows
 from builds.transitions import LeaseClosed, StaleTransition
 from pipeline import states
 from pipeline.compile import Compiled, compile_stage, with_secrets
@@ -50,6 +50,27 @@ log = structlog.get_logger(__name__)
 NONCE_LENGTH: Final = 64
 #: With SQLite one claim at a time and process: two would choose, and compile, the same stage.
 _TURN: Final = threading.Lock()
+
+_LEASE, _STAGE, _BUILD, _REPO, _CONFIG, _STEP = (
+    model._meta.db_table for model in (Lease, Stage, Build, Repo, Config, Step)
+)
+_BY_NONCE: Final = Rows({"l": Lease}, f"FROM {_LEASE} l WHERE l.agent_id = %s AND l.nonce = %s")
+_STAGES: Final = Rows(
+    {"s": Stage, "b": Build, "r": Repo, "c": Config},
+    f"""FROM {_STAGE} s JOIN {_BUILD} b ON b.id = s.build_id JOIN {_REPO} r ON r.id = b.repo_id
+    JOIN {_CONFIG} c ON c.build_id = b.id WHERE s.id = %s""",
+)
+_LEASES: Final = Rows(
+    {"l": Lease, "s": Stage, "b": Build, "r": Repo},
+    f"""FROM {_LEASE} l JOIN {_STAGE} s ON s.id = l.stage_id JOIN {_BUILD} b ON b.id = s.build_id
+    JOIN {_REPO} r ON r.id = b.repo_id WHERE l.id = %s AND l.agent_id = %s""",
+)
+_STEPS: Final = Rows({"p": Step}, f"FROM {_STEP} p WHERE p.stage_id = %s ORDER BY p.number")
+_LEASED_STEP: Final = Rows(
+    {"l": Lease, "s": Stage, "p": Step},
+    f"""FROM {_LEASE} l JOIN {_STAGE} s ON s.id = l.stage_id JOIN {_STEP} p ON p.stage_id = s.id
+    WHERE l.id = %s AND l.agent_id = %s AND p.number = %s""",
+)
 
 
 class NotYours(UserError):
@@ -99,9 +120,10 @@ def _turn() -> Iterator[None]:
 
 def _answer_again(agent: Agent, question: Claim) -> Claimed | bool | None:
     """The answer this nonce has had; False where its lease has ended since; None for a new one."""
-    lease = Lease.objects.filter(agent=agent, nonce=question.nonce).first()
-    if lease is None:
+    found = _BY_NONCE.first(agent.pk, question.nonce)
+    if found is None:
         return None
+    lease: Lease = found[0]
     if lease.state != Lease.OPEN:
         return False
     stage = _load(lease.stage_id)
@@ -134,10 +156,13 @@ def _refuse(stage: Stage, text: str) -> None:
 
 
 def _load(stage_id: int) -> Stage:
-    """A stage with its build, repo and config, and whether any stage of the build failed."""
-    failed = Stage.objects.filter(build=OuterRef("build"), status__in=states.FAILED)
-    rows = Stage.objects.select_related("build__repo", "build__config")
-    return rows.annotate(any_failed=Exists(failed)).get(pk=stage_id)
+    """A stage with its build, repo and config."""
+    found = _STAGES.first(stage_id)
+    if found is None:
+        raise PlatformError(f"stage {stage_id} has no pipeline text")
+    stage: Stage = found[0]
+    _, stage.build, stage.build.repo, stage.build.config = found
+    return stage
 
 
 def _spec(
@@ -149,8 +174,7 @@ def _spec(
     """
     build = stage.build
     stage.started = started
-    failed = _failed(stage, started) if stage.any_failed else ()  # type: ignore[attr-defined]
-    known = facts(stage, agent.name, attempt, failed, build.config.paths)
+    known = facts(stage, agent.name, attempt, _failed(stage, started), build.config.paths)
     text, path = build.config.data, build.config.path
     compiled = compile_stage(
         text, file=path, facts=known, environ=environ, parsed=config.parsed(text, path)
@@ -160,6 +184,8 @@ def _spec(
 
 def _failed(stage: Stage, before: datetime) -> Sequence[str]:
     """Names of the build's stages that had failed when this one started."""
+    if stage.number == 1 and not stage.depends_on:
+        return ()
     rows = Stage.objects.filter(build=stage.build_id, status__in=states.FAILED)
     return list(rows.filter(stopped__lte=before).values_list("name", flat=True))
 
@@ -209,13 +235,10 @@ def report(agent: Agent, lease_id: str, snapshot: Report) -> Pace:
 
     Raises: NotYours; LeaseClosed for a lease that has ended: its lines are taken all the same.
     """
-    rows = Lease.objects.select_related("stage__build__repo")
-    lease = rows.filter(pk=lease_id, agent=agent).first()
-    if lease is None:
-        raise NotYours("this lease is not this agent's")
+    lease = _lease(agent, lease_id)
     steps: list[Step] = []
     if lease.attempt == lease.stage.attempt:
-        steps = list(Step.objects.filter(stage=lease.stage_id))
+        steps = [row[0] for row in _STEPS.all(lease.stage_id)]
     positions = _take_lines(snapshot, {step.number: step.pk for step in steps})
     cancel = transitions.merge_report(lease, steps, snapshot)
     running = [s.number for s in snapshot.steps if s.status == states.RUNNING]
@@ -223,22 +246,31 @@ def report(agent: Agent, lease_id: str, snapshot: Report) -> Pace:
     return Pace(cancel, min(paces, default=PACE_ALONE_MS), positions)
 
 
+def _lease(agent: Agent, lease_id: str) -> Lease:
+    """An agent's lease with its stage, build and repo."""
+    found = _LEASES.first(lease_id, agent.pk)
+    if found is None:
+        raise NotYours("this lease is not this agent's")
+    lease: Lease = found[0]
+    _, lease.stage, lease.stage.build, lease.stage.build.repo = found
+    return lease
+
+
 def append_log(agent: Agent, lease_id: str, number: int, from_: int, data: bytes) -> Appended:
     """Take in a batch of a step's lines, whatever the state of its lease.
 
     Raises: NotYours; LeaseClosed where the stage is at another attempt by now; logs.BatchError.
     """
-    rows = Lease.objects.filter(pk=lease_id, agent=agent, stage__steps__number=number)
-    found = rows.values_list("state", "attempt", "stage__attempt", "stage__steps__pk").first()
+    found = _LEASED_STEP.first(lease_id, agent.pk, number)
     if found is None:
         raise NotYours("this lease, or this step of it, is not this agent's")
-    state, attempt, current, step_id = found
-    if attempt != current:
+    lease, stage, step = found
+    if lease.attempt != stage.attempt:
         raise LeaseClosed(f"lease {lease_id} has ended and its stage runs anew")
-    position = logs.append(step_id, from_, data)
+    position = logs.append(step.pk, from_, data)
     if position > from_:
-        events.log_grew(step_id)
-    return Appended(position, state == Lease.CLOSING, logs.pace_ms(step_id))
+        events.log_grew(step.pk)
+    return Appended(position, lease.state == Lease.CLOSING, logs.pace_ms(step.pk))
 
 
 def _take_lines(snapshot: Report, steps: Mapping[int, int]) -> dict[str, int]:

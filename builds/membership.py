@@ -13,6 +13,7 @@ from django.utils import timezone
 
 from builds import transitions
 from builds.models import Agent, JoinToken, Lease, Stage
+from builds.rows import Rows
 from builds.secrets import Token, hash_token, identify, matches, new_token
 from builds.transitions import StaleTransition
 from pipeline import states
@@ -27,6 +28,11 @@ AGENT_TOKEN, JOIN_TOKEN = "cia", "cij"
 GIVEN: Final = "settings"
 NAME_LENGTH: Final = 90
 IDLE, BUSY, DRAINING, AWAY = "idle", "busy", "draining", "away"
+_AGENTS: Final = Rows(
+    {"a": Agent, "t": JoinToken},
+    f"""FROM {Agent._meta.db_table} a LEFT JOIN {JoinToken._meta.db_table} t
+    ON t.id = a.join_token_id WHERE a.token_prefix = %s""",
+)
 _REPORTED: Final = frozenset({IDLE, BUSY, DRAINING})
 
 
@@ -113,8 +119,12 @@ def agent_by_token(text: str) -> Agent | None:
     """The agent whose own token this is."""
     if not text.startswith(AGENT_TOKEN):
         return None
-    rows = Agent.objects.select_related("join_token").filter(token_prefix=identify(text).prefix)
-    return next((row for row in rows if matches(row.token_sha256, text)), None)
+    for agent, token in _AGENTS.all(identify(text).prefix):
+        if matches(agent.token_sha256, text):
+            agent.join_token = token
+            found: Agent = agent
+            return found
+    return None
 
 
 def presence(agent: Agent, sign: Presence) -> Orders:

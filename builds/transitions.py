@@ -21,6 +21,7 @@ from django.utils import timezone
 
 from builds import dispatch, events, logs, outbox
 from builds.models import Agent, Build, Config, Lease, Repo, Stage, Step
+from builds.rows import Rows
 from pipeline import states
 from pipeline.errors import PlatformError, UserError
 from pipeline.wire import Report, StepReport
@@ -62,6 +63,9 @@ class StageRow:
 
 
 _STAGE_ROW = ("id", "number", "name", "status", "depends_on", "on_success", "on_failure", "queue")
+_STAGES = Rows(
+    {"s": Stage}, f"FROM {Stage._meta.db_table} s WHERE s.build_id = %s ORDER BY s.number"
+)
 
 
 # --- builds begin ---------------------------------------------------------------------------------
@@ -484,8 +488,10 @@ def _next_consequence(stages: Sequence[StageRow]) -> tuple[int, str] | None:
 
 def _advance(build: Build) -> None:
     """Release and skip what waits, and finish the build when nothing is open."""
-    found = Stage.objects.filter(build=build).order_by("number").values(*_STAGE_ROW)
-    stages = [StageRow(**row) for row in found]
+    stages = [
+        StageRow(**{name: getattr(row, name) for name in _STAGE_ROW})
+        for (row,) in _STAGES.all(build.pk)
+    ]
     now = timezone.now()
     moved = dict[int, str]()
     for stage, status in consequences(stages):
