@@ -178,7 +178,10 @@ def test_it_refuses(source: str, line: int, words: str) -> None:
     assert caught.value.line == line
 
 
-WORDS = '{{ }} - .s if end range | ( ) "a" $x := 1 else . eq define with'.split() + [" ", "\n"]
+WORDS = [
+    "{{", "}}", "-", ".s", "if", "end", "range", "|", "(", ")", '"a"', "$x", ":=", "1", "else", ".",
+    "eq", "define", "with", " ", "\n",
+]  # fmt: skip
 
 
 @given(st.lists(st.sampled_from(WORDS)).map("".join))
