@@ -134,6 +134,7 @@ GROUPS: Final = (
     ("Hooks and environment of stages", "pre_job_hook_path"),
     ("Isolation and Docker", "isolation"),
     ("Policy", "plugin_pull"),
+    ("Extensions", "env_plugin_endpoint"),
     ("Limits of containers", "memory"),
     ("Logs and observation", "http_bind"),
     ("Directories and clean-up", "state_dir"),
@@ -387,6 +388,38 @@ class Options:
         (), "Patterns of events this agent builds; empty: all.", "DRONE_LIMIT_EVENTS"
     )
     limit_trusted: bool = _flag(False, "Build only trusted repositories.", "DRONE_LIMIT_TRUSTED")
+
+    env_plugin_endpoint: str = _text(
+        "", "Address of an extension to ask for variables for steps.", "DRONE_ENV_PLUGIN_ENDPOINT"
+    )
+    env_plugin_token: str = _text(
+        "", "Key that signs calls to it.", "DRONE_ENV_PLUGIN_TOKEN", secret=True
+    )
+    env_plugin_skip_verify: bool = _flag(
+        False, "Do not verify its certificate.", "DRONE_ENV_PLUGIN_SKIP_VERIFY"
+    )
+    secret_plugin_endpoint: str = _text(
+        "",
+        "Address of an extension to ask for secrets the server does not have.",
+        "DRONE_SECRET_PLUGIN_ENDPOINT",
+    )
+    secret_plugin_token: str = _text(
+        "", "Key that signs calls to it.", "DRONE_SECRET_PLUGIN_TOKEN", secret=True
+    )
+    secret_plugin_skip_verify: bool = _flag(
+        False, "Do not verify its certificate.", "DRONE_SECRET_PLUGIN_SKIP_VERIFY"
+    )
+    registry_plugin_endpoint: str = _text(
+        "",
+        "Address of an extension to ask for logins of registries.",
+        "DRONE_REGISTRY_PLUGIN_ENDPOINT",
+    )
+    registry_plugin_token: str = _text(
+        "", "Key that signs calls to it.", "DRONE_REGISTRY_PLUGIN_TOKEN", secret=True
+    )
+    registry_plugin_skip_verify: bool = _flag(
+        False, "Do not verify its certificate.", "DRONE_REGISTRY_PLUGIN_SKIP_VERIFY"
+    )
 
     memory: int = _size(0, "Memory of each container; 0: no limit.", "DRONE_MEMORY_LIMIT")
     memory_swap: int = _size(

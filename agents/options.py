@@ -27,7 +27,8 @@ from agents.option_table import (
 
 __all__ = ["OptionError", "Options", "load", "resolve", "to_environ"]
 
-Raw = str | list[str] | dict[str, str]
+#: As given: one text, texts of a repeated flag (each may be a list), items of a list, a mapping.
+Raw = str | list[str] | tuple[str, ...] | dict[str, str]
 #: A value as given, the synonym it was given by (if any) and where.
 Given = tuple[Raw, Synonym | None, str]
 
@@ -248,7 +249,7 @@ def _file_items(path: str, source: str) -> list[tuple[Any, Any]]:
 def _from_yaml(entry: Entry, data: Any, source: str) -> Raw:
     kind = entry.row.kind
     if isinstance(data, list) and kind in ("list", "map"):
-        return [_scalar(entry, item, source) for item in data]
+        return tuple(_scalar(entry, item, source) for item in data)
     if isinstance(data, dict) and kind == "map":
         return {str(key): _scalar(entry, item, source) for key, item in data.items()}
     return _scalar(entry, data, source)
@@ -362,6 +363,8 @@ def _bounded(entry: Entry, value: float, text: str) -> float:
 def _parse_list(entry: Entry, raw: Raw, synonym: Synonym | None) -> tuple[str, ...]:
     if isinstance(raw, dict):
         raise ValueError("expected a list, got a mapping")
+    if isinstance(raw, tuple):
+        return raw
     texts = [raw] if isinstance(raw, str) else raw
     if synonym is not None and synonym.spaces:
         texts = [",".join(text.split()) for text in texts]
