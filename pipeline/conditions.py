@@ -15,6 +15,7 @@ from pipeline.spec import ALWAYS, ON_FAILURE, ON_SUCCESS
 
 NEVER: Final = "never"
 
+DEFAULT_BRANCH: Final = "${CI_REPO_DEFAULT_BRANCH}"
 #: A glob with more wildcards than this matches nothing: it is an attack, not a pattern.
 MAX_WILDCARDS: Final = 100
 _SPECIAL: Final = frozenset("*?[{\\")
@@ -81,9 +82,27 @@ def _value(about: Subject, key: str) -> str:
     return f"`{getattr(about, key)}`"
 
 
-def without_instance(when: When) -> When:
-    """The conditions of a `trigger`: `instance` is ignored there."""
-    return tuple(replace(one, instance=Condition()) if one.instance else one for one in when)
+def for_trigger(when: When, default_branch: str) -> When:
+    """The conditions of a `trigger`: `instance` is ignored, the default branch can be asked for.
+
+    Triggers are read before substitution. `${CI_REPO_DEFAULT_BRANCH}` is the one exception, which
+    converted Woodpecker files need; no file of the original has it.
+    """
+    found = (replace(one, instance=Condition()) if one.instance else one for one in when)
+    return tuple(_filled(one, default_branch) for one in found)
+
+
+def _filled(one: Conditions, branch: str) -> Conditions:
+    changed = {
+        key: Condition(
+            tuple(glob.replace(DEFAULT_BRANCH, branch) for glob in condition.include),
+            tuple(glob.replace(DEFAULT_BRANCH, branch) for glob in condition.exclude),
+        )
+        for key in ("branch", "ref")
+        if any(DEFAULT_BRANCH in glob for glob in (condition := getattr(one, key)).include)
+        or any(DEFAULT_BRANCH in glob for glob in condition.exclude)
+    }
+    return replace(one, **changed) if changed else one
 
 
 def policy(when: When, about: Subject) -> str:

@@ -84,7 +84,7 @@ def plan(file: File, repo: RepoFacts, build: BuildFacts, *, instance: str = "") 
     waits: dict[str, Strings] = {}
     for pipeline in candidates(file):
         deps = _distinct(name for dep in pipeline.depends_on for name in waits.get(dep, ()))
-        trigger = conditions.without_instance(pipeline.trigger)
+        trigger = conditions.for_trigger(pipeline.trigger, repo.default_branch)
         why = conditions.reason(trigger, about)
         if why:
             skipped.append(Skipped(pipeline.name, why))

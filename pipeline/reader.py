@@ -325,7 +325,7 @@ def _outcomes(notes: Notes, node: Node, where: str) -> tuple[str, ...]:
     return found
 
 
-def _matrix(notes: Notes, node: Node, where: str) -> tuple[Mapping[str, str], ...]:
+def matrix(notes: Notes, node: Node, where: str) -> tuple[Mapping[str, str], ...]:
     """The points of a matrix: the product of its axes in file order, or those of `include`."""
     if node.kind != MAP:
         notes.wrong(node, where, "a map of axes, or `include` with a list of points")
@@ -478,6 +478,6 @@ _PIPELINE: Final[Table] = {
     "volumes": ("volumes", _volumes),
     "services": ("services", _steps),
     "steps": ("steps", _steps),
-    "matrix": ("matrix", _matrix),
+    "matrix": ("matrix", matrix),
     "timeout": ("timeout", duration),
 }

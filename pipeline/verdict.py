@@ -9,6 +9,7 @@ from dataclasses import dataclass, replace
 from typing import Final
 
 from pipeline.convert import modernise
+from pipeline.convert.legacy import is_legacy
 from pipeline.document import DEFAULT_FILE, File, parse
 from pipeline.errors import PipelineError, Problem
 from pipeline.lint import check_manifest, lint
@@ -23,7 +24,9 @@ CONVERT_ERROR: Final = "convert_error"
 
 @dataclass(frozen=True, slots=True)
 class Judged:
-    """`file` is None where it could not be parsed; `problems` are then the reasons.
+    """The verdict on a file. A refused workflow of Woodpecker is a parse error, as it is to Drone.
+
+    `file` is None where it could not be parsed; `problems` are then the reasons.
 
     `text` is the modern text; `converted`: it is not the one that was given.
     """
@@ -59,7 +62,7 @@ def judge(data: bytes | str, file: str = DEFAULT_FILE) -> Judged:
     verdict, text, modern = PARSE_ERROR, "", ""
     try:
         text = decode(data, file) if isinstance(data, bytes) else data
-        verdict = CONVERT_ERROR
+        verdict = CONVERT_ERROR if is_legacy(text) else PARSE_ERROR
         modern = modernise(text, file)
         verdict = PARSE_ERROR
         parsed = parse(modern, file)

@@ -9,11 +9,14 @@ import typer
 
 from ciserver.cli.files import judged
 from pipeline import conditions
-from pipeline.conditions import NEVER, Subject
-from pipeline.document import Pipeline
-from pipeline.facts import BuildFacts, RepoFacts
+from pipeline.conditions import NEVER
+from pipeline.document import Pipeline, find, parse
+from pipeline.environ import environ
+from pipeline.errors import PipelineError, Problem
+from pipeline.facts import BuildFacts, Facts, RepoFacts, StageFacts
 from pipeline.plan import Plan, PlannedStage, PlannedStep, candidates, plan, steps
 from pipeline.spec import ON_FAILURE
+from pipeline.substitute import substitute
 from pipeline.verdict import NO_PIPELINE, OK, Judged
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
@@ -98,14 +101,39 @@ def report(
     if judged.file is None or judged.verdict != OK:
         return found
     planned = plan(judged.file, repo, build, instance=instance)
-    about = conditions.subject(repo, build, instance)
+    event = _Event(judged, repo, build, instance)
     reasons = {one.name: one.reason for one in planned.skipped}
     for pipeline in candidates(judged.file):
         if pipeline.name in reasons:
-            found["stages"].append(_skipped(pipeline, reasons[pipeline.name], about))
+            found["stages"].append(_skipped(pipeline, reasons[pipeline.name], event))
         else:
-            found["stages"] += _chosen(pipeline, planned, about)
+            found["stages"] += _chosen(pipeline, planned, event)
     return found
+
+
+class _Event:
+    """What steps are planned with: the substituted text of the file for each stage."""
+
+    def __init__(self, judged: Judged, repo: RepoFacts, build: BuildFacts, instance: str) -> None:
+        self.judged, self.repo, self.build = judged, repo, build
+        self.about = conditions.subject(repo, build, instance)
+        self.plain = "${" not in judged.text and "$$" not in judged.text
+
+    def steps(self, pipeline: Pipeline, stage: PlannedStage | None = None) -> list[dict[str, Any]]:
+        """The steps of a stage; one whose substitution fails is an error, its steps do not run."""
+        if self.plain or stage is None:
+            return [_step(step) for step in steps(pipeline, self.about)]
+        facts = Facts(
+            repo=self.repo, build=self.build, stage=StageFacts(name=stage.name, axis=stage.axis)
+        )
+        try:
+            file = parse(substitute(self.judged.text, environ(facts) | dict(stage.axis)))
+        except PipelineError as fault:
+            reason = f"after substitution: {fault.problems[0].message}"
+            failed = {"runs": False, "reason": reason}
+            return [_step(step) | failed for step in steps(pipeline, self.about)]
+        found = find(file, stage.name, stage.axis) or pipeline
+        return [_step(step) for step in steps(found, self.about)]
 
 
 def _of_steps(code: str) -> bool:
@@ -113,12 +141,12 @@ def _of_steps(code: str) -> bool:
     return code.startswith(("step:", "pipeline:"))
 
 
-def _message(problem: Any) -> str:
+def _message(problem: Problem) -> str:
     place = f"{problem.line}:{problem.column}: " if problem.line else ""
     return f"{place}{problem.severity}: {problem.message}"
 
 
-def _skipped(pipeline: Pipeline, reason: str, about: Subject) -> dict[str, Any]:
+def _skipped(pipeline: Pipeline, reason: str, event: _Event) -> dict[str, Any]:
     return {
         "name": pipeline.name,
         "type": pipeline.type,
@@ -127,11 +155,11 @@ def _skipped(pipeline: Pipeline, reason: str, about: Subject) -> dict[str, Any]:
         "depends_on": list(pipeline.depends_on),
         "runs": False,
         "reason": reason,
-        "steps": [_step(step) | {"runs": False} for step in steps(pipeline, about)],
+        "steps": [step | {"runs": False} for step in event.steps(pipeline)],
     }
 
 
-def _chosen(pipeline: Pipeline, planned: Plan, about: Subject) -> list[dict[str, Any]]:
+def _chosen(pipeline: Pipeline, planned: Plan, event: _Event) -> list[dict[str, Any]]:
     return [
         {
             "name": stage.name,
@@ -141,7 +169,7 @@ def _chosen(pipeline: Pipeline, planned: Plan, about: Subject) -> list[dict[str,
             "depends_on": list(stage.depends_on),
             "runs": True,
             "reason": _policy(stage),
-            "steps": [_step(step) for step in steps(pipeline, about)],
+            "steps": event.steps(pipeline, stage),
         }
         for stage in planned.stages
         if stage.pipeline == pipeline.name

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from pipeline.convert import legacy
+from pipeline.convert import legacy, woodpecker
+from pipeline.convert.woodpecker import combine
 
 
 def modernise(text: str, file: str) -> str:
@@ -12,4 +13,9 @@ def modernise(text: str, file: str) -> str:
     """
     if legacy.is_legacy(text):
         return legacy.convert(text, file)
+    if woodpecker.is_workflow(text, file):
+        return woodpecker.convert(text, file)
     return text
+
+
+__all__ = ["combine", "modernise"]

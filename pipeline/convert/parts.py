@@ -36,7 +36,8 @@ class Draft(Notes):
     def raise_problems(self) -> None:
         """Raise everything noted so far, if anything was."""
         if self.problems:
-            raise PipelineError(sorted(self.problems, key=lambda one: (one.line, one.column)))
+            found = dict.fromkeys(self.problems)
+            raise PipelineError(sorted(found, key=lambda one: (one.file, one.line, one.column)))
 
 
 def entries(draft: Draft, node: Node | None, where: str) -> Iterator[tuple[str, Node]]:

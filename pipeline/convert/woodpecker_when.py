@@ -1,0 +1,92 @@
+"""Woodpecker's conditions: a map, or a list of maps of which one must match."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Any, Final
+
+from pipeline.conditions import glob
+from pipeline.convert import parts
+from pipeline.convert.parts import Data, Draft, condition, strings, table
+from pipeline.shapes import boolean
+from pipeline.yamltext import LIST, MAP, Node
+
+_SAME: Final[Mapping[str, str]] = {
+    "branch": "branch", "event": "event", "ref": "ref", "cron": "cron", "repo": "repo",
+    "instance": "instance", "status": "status", "environment": "target",
+}  # fmt: skip
+
+
+def statuses(draft: Draft, node: Node) -> list[str]:
+    """The words of a list of statuses."""
+    return [item.value for item in strings(draft, node, "runs_on")]
+
+
+class When:
+    """Reads conditions for one platform and one point of the matrix, which both are known."""
+
+    def __init__(self, draft: Draft, platform: str, point: Mapping[str, str]) -> None:
+        self.draft, self.platform, self.point = draft, platform, point
+
+    def read(self, node: Node | None, where: str) -> list[Data] | None:
+        """The alternatives, one empty one for "always"; None if none can ever match."""
+        items = [] if node is None else node.value if node.kind == LIST else [node]
+        found = [self._alternative(item, where) for item in items if not item.null]
+        possible = [one for one in found if one is not None]
+        if found and not possible:
+            return None
+        return [{}] if not possible or {} in possible else possible
+
+    def _alternative(self, node: Node, where: str) -> Data | None:
+        result: Data = {}
+        for key, value in table(self.draft, node, where).items():
+            place = f"{where}.{key}"
+            if key in _SAME:
+                self._add(result, value, _SAME[key], condition(self.draft, value, place))
+            elif key == "tag":
+                refs = condition(self.draft, value, place, prefix="refs/tags/")
+                self._add(result, value, "ref", refs)
+            elif key == "path":
+                self._add(result, value, "paths", self._paths(value, place))
+            elif key in ("platform", "matrix"):
+                if not self._holds(key, value, place):
+                    return None
+            else:
+                self._other(key, value, place)
+        return result
+
+    def _add(self, result: Data, node: Node, key: str, value: Any) -> None:
+        if key in result:
+            self.draft.refuse(node, "tag", "give `ref` and `tag` in two entries of `when`")
+        result[key] = value
+
+    def _other(self, key: str, node: Node, where: str) -> None:
+        if key == "evaluate":
+            advice = "write it with `event`, `branch`, `ref`, … as entries of a list in `when`"
+            self.draft.refuse(node, where, advice)
+        else:
+            self.draft.drop(f"`{where}`")
+
+    def _paths(self, node: Node, where: str) -> Any:
+        if node.kind != MAP:
+            return condition(self.draft, node, where)
+        values = table(self.draft, node, where)
+        empty = values.get("on_empty")
+        if empty is not None and not boolean(self.draft, empty, f"{where}.on_empty"):
+            advice = "without changed files a step runs; it can test for that itself"
+            self.draft.refuse(empty, f"{where}.on_empty", advice)
+        if "ignore_message" in values:
+            self.draft.drop(f"`{where}.ignore_message`")
+        return condition(self.draft, node, where)
+
+    def _holds(self, key: str, node: Node, where: str) -> bool:
+        if key == "matrix":
+            return parts.matrix_matches(self.draft, node, self.point)
+        if "${" in self.platform and not self.point:
+            self.draft.refuse(node, where, "one workflow per platform")
+        rule = condition(self.draft, node, where)
+        include = rule if isinstance(rule, list) else rule.get("include", [])
+        exclude = [] if isinstance(rule, list) else rule.get("exclude", [])
+        if any(glob(pattern, self.platform) for pattern in exclude):
+            return False
+        return not include or any(glob(pattern, self.platform) for pattern in include)
