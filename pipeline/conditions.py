@@ -93,16 +93,15 @@ def for_trigger(when: When, default_branch: str) -> When:
 
 
 def _filled(one: Conditions, branch: str) -> Conditions:
-    changed = {
-        key: Condition(
-            tuple(glob.replace(DEFAULT_BRANCH, branch) for glob in condition.include),
-            tuple(glob.replace(DEFAULT_BRANCH, branch) for glob in condition.exclude),
-        )
-        for key in ("branch", "ref")
-        if any(DEFAULT_BRANCH in glob for glob in (condition := getattr(one, key)).include)
-        or any(DEFAULT_BRANCH in glob for glob in condition.exclude)
-    }
-    return replace(one, **changed) if changed else one
+    return replace(one, branch=_with(one.branch, branch), ref=_with(one.ref, branch))
+
+
+def _with(condition: Condition, branch: str) -> Condition:
+    if not any(DEFAULT_BRANCH in text for text in condition.include + condition.exclude):
+        return condition
+    include = tuple(text.replace(DEFAULT_BRANCH, branch) for text in condition.include)
+    exclude = tuple(text.replace(DEFAULT_BRANCH, branch) for text in condition.exclude)
+    return Condition(include, exclude)
 
 
 def policy(when: When, about: Subject) -> str:
