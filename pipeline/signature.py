@@ -45,8 +45,13 @@ def with_signature(text: str, key: str) -> str:
 
     Raises: KeyTooShort.
     """
-    parts = [part for part in split(text) if _signature(part) is None]
-    documents = [*(part.text for part in parts), f"kind: {KIND}\nhmac: {_digest(parts, key)}\n\n"]
+    return attach(text, sign(text, key))
+
+
+def attach(text: str, signature: str) -> str:
+    """`text` with a document that holds this signature; see `with_signature`."""
+    documents = [part.text for part in split(text) if _signature(part) is None]
+    documents.append(f"kind: {KIND}\nhmac: {signature}\n\n")
     return "".join(f"---\n{document}" for document in documents) + "...\n"
 
 

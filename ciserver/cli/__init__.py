@@ -19,6 +19,9 @@ COMMANDS: Final = {
     "lint": "lint",
     "plan": "plan",
     "convert": "convert",
+    "compile": "compile",
+    "sign": "sign",
+    "encrypt": "encrypt",
 }
 
 

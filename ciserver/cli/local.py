@@ -1,0 +1,86 @@
+"""A pipeline file as a build would see it, without a server."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from pathlib import Path
+
+import typer
+
+from builds.evaluate.expand import expand
+from builds.evaluate.program import Limits
+from ciserver.cli.files import read
+from ciserver.cli.lint import text as finding
+from ciserver.cli.terminal import Refused
+from pipeline.convert import modernise
+from pipeline.errors import PipelineError
+from pipeline.facts import BuildFacts, RepoFacts
+from pipeline.plan import Plan, PlannedStage
+from pipeline.verdict import decode
+
+IMPORTS = Limits(imports=100)
+
+
+def modern(path: str, repo: RepoFacts, build: BuildFacts) -> str:
+    """The text that would be parsed: programs evaluated, templates loaded, old formats converted.
+
+    Templates and imported files are looked for beside the file.
+
+    Raises: PipelineError; Refused for a file that cannot be read.
+    """
+    ((name, data),) = read([path])
+    folder = Path(path).parent
+    text = expand(
+        decode(data, name),
+        name,
+        repo,
+        build,
+        template=lambda wanted: _beside(folder, wanted),
+        imported=lambda wanted: _beside(Path(), wanted),
+        limits=IMPORTS,
+    )
+    return modernise(text, name)
+
+
+def _beside(folder: Path, name: str) -> str | None:
+    try:
+        return (folder / name).read_text(encoding="utf-8")
+    except (OSError, ValueError):
+        return None
+
+
+def fail(fault: PipelineError) -> typer.Exit:
+    """Print what is wrong with a file; the exit to raise."""
+    for problem in fault.problems:
+        typer.echo(finding(problem), err=True)
+    return typer.Exit(1)
+
+
+def pairs(values: Iterable[str], option: str) -> dict[str, str]:
+    """KEY=VALUE arguments, cut at the first `=`.
+
+    Raises: Refused for one without.
+    """
+    found = {}
+    for value in values:
+        key, sign, rest = value.partition("=")
+        if not sign or not key:
+            raise Refused(f"{option} {value}: expected KEY=VALUE")
+        found[key] = rest
+    return found
+
+
+def stage(plan: Plan, name: str, file: str) -> PlannedStage:
+    """The stage of that name, or else the only one, or the one called default.
+
+    Raises: Refused, naming those that there are.
+    """
+    names = [one.name for one in plan.stages]
+    wanted = name or (names[0] if len(names) == 1 else "default")
+    found = next((one for one in plan.stages if wanted in (one.name, one.pipeline)), None)
+    if found is None:
+        known = ", ".join(names) or "none"
+        skipped = next((one.reason for one in plan.skipped if one.name == wanted), "")
+        why = f"is not chosen: {skipped}" if skipped else f"does not exist; those chosen: {known}"
+        raise Refused(f"{file}: pipeline {wanted} {why}")
+    return found
