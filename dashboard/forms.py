@@ -136,7 +136,7 @@ class NewBuild(forms.Form):
         return found
 
 
-class RepoSettings(forms.ModelForm):
+class RepoSettings(_RepoForm):
     """What an administrator of a repo may change."""
 
     class Meta:
@@ -204,12 +204,19 @@ class RepoSettings(forms.ModelForm):
         return minutes
 
 
+class _NeverShown(forms.Textarea):
+    """A text area that does not repeat what was typed."""
+
+    def format_value(self, value: Any) -> str:
+        return ""
+
+
 class NewSecret(forms.Form):
     """A secret's name and value; the value is never shown again."""
 
     name = forms.CharField(max_length=250)
     value = forms.CharField(
-        strip=False, widget=forms.Textarea(attrs={"rows": 3, "spellcheck": "false"})
+        strip=False, widget=_NeverShown(attrs={"rows": 3, "spellcheck": "false"})
     )
     pull_request = forms.BooleanField(
         label="Also for pull requests",

@@ -8,7 +8,7 @@ from datetime import datetime, timedelta
 
 from builds.models import Agent, Lease
 
-_TONES = {"offline": "bad", "lost": "bad", "busy": "run", "idle": "ok"}
+_TONES = {"offline": "idle", "lost": "bad", "busy": "run", "idle": "ok"}
 
 
 @dataclass(frozen=True, slots=True)

@@ -44,25 +44,28 @@ class StageRow:
 
 @dataclass(frozen=True, slots=True)
 class Head:
-    """What stands above the stages."""
+    """What stands above the stages. `status`: the build's, or blocked while that holds it up."""
 
     title: str
     body: str
     facts: tuple[Fact, ...]
+    status: str
     open: bool
     blocked: bool
 
 
 def head(build: Build, stages: Sequence[Stage]) -> Head:
     """The build's title, message and facts."""
+    blocked = any(stage.status == states.BLOCKED for stage in stages)
     message = build.message.strip()
     first, _, rest = message.partition("\n")
     return Head(
         title=build.title or first or f"{words.event(build.event)} build",
         body=(message if build.title and build.title != first else rest).strip(),
         facts=tuple(fact for fact in _facts(build) if fact.value),
+        status=states.BLOCKED if blocked and build.status == states.PENDING else build.status,
         open=build.status in states.OPEN,
-        blocked=any(stage.status == states.BLOCKED for stage in stages),
+        blocked=blocked,
     )
 
 

@@ -66,7 +66,7 @@ def window(step: Step, first: int | None = None) -> Window:
     """At most 1000 lines from position `first`; without one, the last of the log."""
     log = StepLog.objects.filter(step=step.pk).values("next", "end").first()
     total, end = (log["next"], log["end"]) if log else (0, None)
-    start = max(0, total - PAGE_LINES) if first is None else min(max(0, first), total)
+    start = _start(step.pk, total, first)
     rows, after, open_ = _rows(step.pk, start)
     return Window(
         lines=tuple(rows),
@@ -76,6 +76,25 @@ def window(step: Step, first: int | None = None) -> Window:
         open=open_,
         complete=end is not None and total >= end,
     )
+
+
+def _start(step_id: int, total: int, first: int | None) -> int:
+    """Where a window begins; one that would begin among dropped lines begins before them."""
+    start = max(0, total - PAGE_LINES) if first is None else min(max(0, first), total)
+    stored = _stored(step_id, start)
+    if stored is None or stored == start:
+        return start
+    low, high = 0, start
+    while low < high:
+        middle = (low + high) // 2
+        low, high = (low, middle) if _stored(step_id, middle) == stored else (middle + 1, high)
+    after = total - stored
+    return max(0, low - PAGE_LINES + (after if first is None else min(after, PAGE_LINES // 2)))
+
+
+def _stored(step_id: int, position: int) -> int | None:
+    """The first position from this one on whose line is stored."""
+    return next((chunk.first for chunk in logs.read(step_id, position, 1)), None)
 
 
 def frame(step_id: int, first: int, limit: int) -> dict[str, Any]:

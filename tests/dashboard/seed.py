@@ -118,7 +118,8 @@ def stage(build: Any, number: int, name: str, status: str = "success", **more: A
     from builds.models import Stage
 
     running = status == "running"
-    started = build.started if status not in ("pending", "waiting_on_dependencies") else None
+    idle = ("pending", "waiting_on_dependencies", "blocked", "skipped")
+    started = None if status in idle else build.started
     values: dict[str, Any] = {
         "type": "docker",
         "machine": "builder-1" if started else "",

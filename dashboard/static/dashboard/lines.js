@@ -3,6 +3,8 @@
  * The lines of a log as chunks of rows, of which only those near the screen are in the document:
  * a million lines must not freeze the browser. A chunk that leaves keeps its height.
  *
+ * `dropped`: so many lines before this one are missing; -1 where nobody counted them.
+ *
  * @typedef {{position: number, text: string, ms: number, dropped: number}} Row
  * @typedef {{first: number, lines: string[], times: number[], open: boolean | number[]}} Frame
  */
@@ -183,11 +185,12 @@ export class Lines {
     let open = false;
     for (let at = chunk.first; at < chunk.next; ) {
       const frame = await this.fetchLines(at, chunk.next - at);
-      if (!frame.lines.length) break;
+      if (!frame.lines.length || frame.first >= chunk.next) break;
       for (const row of unfold(frame)) {
+        if (row.position >= chunk.next) break;
         const last = rows.at(-1);
         if (open && last) last.text += row.text;
-        else rows.push({ ...row, dropped: row.position - at });
+        else rows.push({ ...row, dropped: row.position > at ? -1 : 0 });
         at = row.position + 1;
         open = row.open;
       }
@@ -241,7 +244,8 @@ function elementsOf(row) {
   if (!row.dropped) return [line];
   const gap = document.createElement("p");
   gap.className = "log-end";
-  gap.textContent = `${row.dropped.toLocaleString("en")} lines are missing here: the log was larger than its limit.`;
+  const count = row.dropped < 0 ? "Lines" : `${row.dropped.toLocaleString("en")} lines`;
+  gap.textContent = `${count} are missing here: the log was larger than its limit.`;
   return [gap, line];
 }
 
