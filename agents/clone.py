@@ -1,0 +1,246 @@
+"""The step `clone`: put the commit into the checkout, with git and a mirror of the repository.
+
+The mirror spares the network, not the check: what the server named is fetched from the remote
+unless the commit is there already. Objects are copied out of the mirror, never linked, so that no
+step can change what later builds get. A clone with a depth asks the remote itself.
+
+Source: drone-git (reference: pipeline format, section 8, Clone).
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import hashlib
+import os
+import re
+import subprocess
+import threading
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Final
+
+from agents.drivers.base import EXIT_ERROR, EXIT_KILLED, Outcome, Room, Sink
+from agents.drivers.exec import ExecProcess, spawn
+from pipeline.spec import CloneSpec, Netrc
+
+_TAG: Final = "refs/tags/"
+_PULL: Final = re.compile(r"refs/(pull|pull-request|pull-requests|merge-requests)/")
+_NO_SUCH_REF: Final = 128
+#: Seconds between tries when the spec asks for retries.
+_RETRY_S: Final = 1.0
+_SHA: Final = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+
+
+class CloneProcess:
+    """Behaves like a driver's process: `wait` does the work."""
+
+    def __init__(
+        self,
+        spec: CloneSpec,
+        room: Room,
+        sink: Sink,
+        *,
+        mirrors: Path,
+        environ: Mapping[str, str],
+        netrc: Netrc | None = None,
+    ) -> None:
+        self._spec, self._room, self._sink = spec, room, sink
+        self._mirror = mirrors / (hashlib.sha256(spec.remote.encode()).hexdigest()[:32] + ".git")
+        self._environ = _environ(spec, room, environ, netrc)
+        self._netrc = netrc
+        self._lock = threading.Lock()
+        self._process: ExecProcess | None = None
+        self._killed = threading.Event()
+
+    def wait(self) -> Outcome:
+        """Clone; the outcome has git's exit code, the sink what git said."""
+        try:
+            if self._netrc is not None:
+                _write_netrc(self._room, self._netrc)
+            self._clone()
+        except _Failed as failed:
+            return Outcome(EXIT_KILLED if self._killed.is_set() else failed.code)
+        except OSError as fault:
+            return Outcome(EXIT_ERROR, error=f"cannot clone: {fault}")
+        return Outcome()
+
+    def kill(self) -> None:
+        """Stop git."""
+        self._killed.set()
+        with self._lock:
+            if self._process is not None:
+                self._process.kill()
+
+    # --- the way ---
+
+    def _clone(self) -> None:
+        self._say(f"+ git clone {self._spec.remote} ({self._spec.ref or self._spec.sha or 'HEAD'})")
+        if self._spec.depth and not self._mirror.exists():
+            self._init()
+            self._fetch(self._room.source, self._spec.remote, self._wanted("refs/remotes/origin/"))
+        else:
+            with self._locked_mirror():
+                self._update_mirror()
+                self._copy_mirror()
+        self._check_out()
+
+    def _init(self) -> None:
+        self._git("init", "--quiet", str(self._room.source))
+        self._git("remote", "add", "origin", self._spec.remote)
+
+    @contextlib.contextmanager
+    def _locked_mirror(self) -> Iterator[None]:
+        """One stage at a time updates or reads a mirror."""
+        self._mirror.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        path = self._mirror.with_suffix(".lock")
+        with path.open("w") as file:
+            while True:
+                try:
+                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    break
+                except BlockingIOError:
+                    if self._killed.wait(0.05):
+                        raise _Failed(EXIT_KILLED) from None
+            yield
+
+    def _update_mirror(self) -> None:
+        if not self._mirror.exists():
+            self._git("init", "--quiet", "--bare", str(self._mirror), folder=self._room.root)
+        if not self._has_all():
+            self._fetch(self._mirror, self._spec.remote, self._wanted("refs/heads/"))
+
+    def _has_all(self) -> bool:
+        """Whether the mirror has the commit and needs no newer ref."""
+        spec = self._spec
+        is_branch = not spec.ref.startswith(_TAG) and not _PULL.match(spec.ref)
+        if not is_branch or not _SHA.fullmatch(spec.sha):
+            return False
+        arguments = ["cat-file", "-e", f"{spec.sha}^{{commit}}"]
+        return self._quiet(self._mirror, arguments) == 0
+
+    def _wanted(self, heads: str) -> list[str]:
+        """Refspecs of what this build needs; `heads` is where branches go."""
+        spec = self._spec
+        if spec.ref.startswith(_TAG):
+            return [f"+{spec.ref}:{spec.ref}"]
+        branch = [f"+refs/heads/{spec.branch}:{heads}{spec.branch}"] if spec.branch else []
+        if _PULL.match(spec.ref):
+            return [*branch, f"+{spec.ref}:{spec.ref}"]
+        return branch or [f"+refs/heads/*:{heads}*"]
+
+    def _fetch(self, folder: Path, remote: str, refspecs: Sequence[str]) -> None:
+        depth = (
+            [f"--depth={self._spec.depth}"] if self._spec.depth and folder != self._mirror else []
+        )
+        quiet = [] if self._spec.trace else ["--quiet"]
+        for attempt in range(self._spec.retries + 1):
+            try:
+                self._git("fetch", "--no-tags", *quiet, *depth, remote, *refspecs, folder=folder)
+                return
+            except _Failed:
+                if attempt == self._spec.retries or self._killed.wait(_RETRY_S):
+                    raise
+                self._say(f"+ trying again ({attempt + 1} of {self._spec.retries})")
+
+    def _copy_mirror(self) -> None:
+        """A repository of its own with copies of the mirror's objects and refs."""
+        source = self._room.source
+        self._git(
+            "clone", "--quiet", "--no-checkout", "--no-hardlinks", "--no-tags",
+            str(self._mirror), str(source), folder=self._room.root,
+        )  # fmt: skip
+        self._git("remote", "set-url", "origin", self._spec.remote)
+        if self._spec.ref.startswith(_TAG) or _PULL.match(self._spec.ref):
+            ref = self._spec.ref
+            self._git("fetch", "--quiet", "--no-tags", str(self._mirror), f"+{ref}:{ref}")
+
+    def _check_out(self) -> None:
+        spec = self._spec
+        branch = f"refs/remotes/origin/{spec.branch}"
+        if spec.ref.startswith(_TAG):
+            self._git("checkout", "--quiet", "--detach", f"{spec.ref}^{{commit}}")
+        elif _PULL.match(spec.ref):
+            if spec.branch:
+                self._git("checkout", "--quiet", "-B", spec.branch, branch)
+            self._git("merge", "--no-edit", spec.sha or spec.ref)
+        elif spec.branch:
+            self._git("checkout", "--quiet", "-B", spec.branch, spec.sha or branch)
+        else:
+            self._git("checkout", "--quiet", "--detach", spec.sha or "refs/remotes/origin/HEAD")
+        self._git("log", "--max-count=1", "--format=HEAD is now at %h %s")
+
+    # --- git ---
+
+    def _git(self, *arguments: str, folder: Path | None = None) -> None:
+        """Run git, its output into the step's log. Raises: _Failed."""
+        where = folder or self._room.source
+        with self._lock:
+            if self._killed.is_set():
+                raise _Failed(EXIT_KILLED)
+            child = spawn(["git", *_CONFIG, *arguments], self._environ, where)
+            self._process = ExecProcess(child, self._sink)
+        outcome = self._process.wait()
+        self._process.release()
+        if outcome.exit_code or self._killed.is_set():
+            raise _Failed(outcome.exit_code or EXIT_KILLED)
+
+    def _quiet(self, folder: Path, arguments: Sequence[str]) -> int:
+        command = ["git", *_CONFIG, *arguments]
+        done = subprocess.run(
+            command, cwd=folder, env=self._environ, capture_output=True, check=False
+        )
+        return done.returncode
+
+    def _say(self, line: str) -> None:
+        self._sink.write(line.encode() + b"\n")
+
+
+class _Failed(Exception):
+    """git ended with this exit code."""
+
+    def __init__(self, code: int) -> None:
+        super().__init__(f"git ended with exit code {code}")
+        self.code = code
+
+
+#: A repository of another user is fine to read; nothing asks; nothing runs in the background.
+_CONFIG: Final = (
+    "-c", "safe.directory=*", "-c", "gc.auto=0", "-c", "maintenance.auto=false",
+    "-c", "advice.detachedHead=false", "-c", "init.defaultBranch=main",
+    "-c", "core.hooksPath=/dev/null", "-c", "protocol.ext.allow=never",
+)  # fmt: skip
+
+
+def _environ(
+    spec: CloneSpec, room: Room, environ: Mapping[str, str], netrc: Netrc | None
+) -> dict[str, str]:
+    """git's environment: the host's, the commit's author, and the netrc's home if there is one."""
+    names = ("PATH", "HOME", "USER", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "GIT_SSH_COMMAND", "LANG")
+    found = {name: os.environ[name] for name in names if name in os.environ}
+    for name, value in environ.items():
+        if name.startswith(("GIT_", "HTTP_", "HTTPS_", "NO_PROXY", "http_", "https_", "no_proxy")):
+            found[name] = value
+    found["GIT_TERMINAL_PROMPT"] = "0"
+    if netrc is not None:
+        found["HOME"] = str(_netrc_home(room))
+    if spec.skip_verify:
+        found["GIT_SSL_NO_VERIFY"] = "true"
+    if spec.trace:
+        found["GIT_TRACE"] = "1"
+    for role in ("AUTHOR", "COMMITTER"):
+        found.setdefault(f"GIT_{role}_NAME", "drone")
+        found.setdefault(f"GIT_{role}_EMAIL", "noreply@drone")
+    return found
+
+
+def _netrc_home(room: Room) -> Path:
+    return room.root / "clone"
+
+
+def _write_netrc(room: Room, netrc: Netrc) -> None:
+    home = _netrc_home(room)
+    home.mkdir(mode=0o700, exist_ok=True)
+    path = home / ".netrc"
+    path.touch(mode=0o600)
+    path.write_text(f"machine {netrc.machine} login {netrc.login} password {netrc.password}\n")

@@ -1,0 +1,275 @@
+"""Carries a stage's reports and log batches to the server, in one thread over one connection.
+
+A call that fails is repeated until it gets an answer; meanwhile the stage goes on and its lines
+gather in the spools. Small remains of logs ride in reports, so that a short stage costs three
+requests.
+"""
+
+from __future__ import annotations
+
+import base64
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final
+from urllib.parse import quote
+
+import structlog
+
+from agents.link import Link, LinkError, Stopped
+from agents.logs.batches import Batch, Packer
+from agents.logs.spool import Spool
+from pipeline.wire import Appended, LogPart, Pace, Report
+
+log = structlog.get_logger("agents.courier")
+
+#: A step's first lines wait this long for company: most short steps end before.
+FIRST_BATCH_S: Final = 0.01
+#: An unfinished line goes after this silence.
+SILENCE_S: Final = 0.25
+#: A change of status is told after the first, and not before the second of these passed.
+_CHANGE_S: Final = 0.05
+_BETWEEN_REPORTS_S: Final = 0.25
+#: Bytes of lines that may ride in one report, and batches.
+_RIDING_BYTES: Final = 256 * 1024
+_RIDING_PARTS: Final = 32
+
+#: Makes a report of the moment; the argument are log parts to put into it.
+Snapshot = Callable[[tuple[LogPart, ...]], Report]
+
+
+@dataclass(slots=True)
+class Shipment:
+    """One step's log on its way: `sent` is the position the server has acknowledged."""
+
+    spool: Spool
+    sent: int = 0
+    pace_s: float = 1.0
+    first_seen: float | None = None
+    last_sent: float | None = None
+
+    def due(self, now: float) -> float | None:
+        """When the next batch should go; None if there is nothing to ship."""
+        if not self.spool.waiting(self.sent):
+            return None
+        if self.last_sent is not None:
+            return self.last_sent + self.pace_s
+        if self.first_seen is None:
+            self.first_seen = now
+        return self.first_seen + FIRST_BATCH_S
+
+    def advance(self, position: int, now: float) -> None:
+        """The server has everything before `position`."""
+        self.sent, self.last_sent = position, now
+        self.spool.forget(position)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether the server has all there is now."""
+        return self.sent >= self.spool.end
+
+
+class Courier:
+    """The carrier of one lease. `begin` and `finish` are the slot's, the rest any thread's."""
+
+    def __init__(
+        self,
+        lease: str,
+        link: Link,
+        snapshot: Snapshot,
+        *,
+        report_s: float,
+        on_cancel: Callable[[str], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._path = f"leases/{quote(lease, safe='')}"
+        self._link, self._snapshot, self._on_cancel = link, snapshot, on_cancel
+        self._report_s, self._clock = report_s, clock
+        self._shipments: dict[int, Shipment] = {}
+        self._packer: Packer | None = None
+        #: Held during every call: the connection and the packer serve one thread at a time.
+        self._calling = threading.Lock()
+        self._news = threading.Condition()
+        self._changed: float | None = None
+        self._reported = clock()
+        self._closing = False
+        #: The lease is closed for reports; batches may still be taken.
+        self.closed = False
+        self._gone = False
+        self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
+        self._thread.start()
+
+    def add(self, number: int, spool: Spool) -> None:
+        """Ship this step's log from now on."""
+        with self._news:
+            self._shipments[number] = Shipment(spool)
+
+    def changed(self) -> None:
+        """A status changed: tell the server soon."""
+        with self._news:
+            self._changed = self._changed or self._clock()
+            self._news.notify()
+
+    def wake(self) -> None:
+        """Lines may be waiting."""
+        with self._news:
+            self._news.notify()
+
+    def begin(self) -> None:
+        """Report now and return once it is acknowledged. Raises: Stopped."""
+        self._report()
+
+    def finish(self) -> None:
+        """Deliver the rest of the logs and the last report, which `snapshot` now gives.
+
+        Returns when the server has everything it still takes. Raises: Stopped.
+        """
+        with self._news:
+            self._closing = True
+            self._news.notify()
+        self._thread.join()
+        if self._waiting_bytes() > _RIDING_BYTES:
+            self._ship_all()
+        self._report()
+        while not self._gone and not all(one.is_complete for _, one in self._list()):
+            self._ship_all()
+
+    # --- the thread ---
+
+    def _run(self) -> None:
+        try:
+            while not self._closing:
+                self._turn()
+        except Stopped:
+            log.info("courier.stopped", lease=self._path)
+
+    def _turn(self) -> None:
+        now = self._clock()
+        shipments = self._list()
+        for _, shipment in shipments:
+            shipment.spool.flush_open(SILENCE_S)
+        if now >= self._report_due():
+            self._report()
+        for number, shipment in shipments:
+            due = shipment.due(now)
+            if due is not None and due <= now and not self._gone:
+                self._ship(number, shipment)
+        with self._news:
+            wait = self._next_turn() - self._clock()
+            if wait > 0 and not self._closing:
+                self._news.wait(wait)
+
+    def _list(self) -> list[tuple[int, Shipment]]:
+        with self._news:
+            return list(self._shipments.items())
+
+    def _report_due(self) -> float:
+        if self.closed:
+            return float("inf")
+        due = self._reported + self._report_s
+        if self._changed is None:
+            return due
+        return min(due, max(self._changed + _CHANGE_S, self._reported + _BETWEEN_REPORTS_S))
+
+    def _next_turn(self) -> float:
+        now = self._clock()
+        times = [self._report_due(), now + self._report_s]
+        for shipment in self._shipments.values():
+            due = None if self._gone else shipment.due(now)
+            silent = shipment.spool.silent_since
+            times += [] if due is None else [due]
+            times += [] if silent is None else [silent + SILENCE_S]
+        return min(times)
+
+    # --- calls ---
+
+    def _report(self) -> None:
+        with self._calling:
+            if self.closed:
+                return
+            parts = self._riding()
+            with self._news:
+                self._changed = None
+            message = self._snapshot(tuple(part for part, _ in parts))
+            self._reported = self._clock()
+            try:
+                pace = self._link.put(self._path, message, Pace)
+            except LinkError as fault:
+                self._refused(fault)
+                return
+            if pace is not None:
+                self._take_pace(pace, parts)
+
+    def _take_pace(self, pace: Pace, parts: list[tuple[LogPart, Batch]]) -> None:
+        now = self._clock()
+        for part, batch in parts:
+            position = pace.next.get(str(part.step), batch.end)
+            self._shipments[part.step].advance(position, now)
+        for _, shipment in self._list():
+            shipment.pace_s = pace.pace_ms / 1000
+        if pace.cancel:
+            self._on_cancel("cancelled")
+
+    def _refused(self, fault: LinkError) -> None:
+        """The lease is closed (410), or nothing of it is known or ours any more."""
+        log.warning("lease.refused", lease=self._path, status=fault.status, reason=str(fault))
+        self.closed = True
+        self._gone = self._gone or fault.status != 410
+        self._on_cancel(f"the server closed the lease: {fault}")
+
+    def _ship_all(self) -> None:
+        for number, shipment in self._list():
+            while not self._gone and not shipment.is_complete:
+                if not self._ship(number, shipment):
+                    break
+
+    def _ship(self, number: int, shipment: Shipment) -> bool:
+        """Send one batch; False if there was none to send."""
+        with self._calling:
+            batch = self._pack(shipment, shipment.sent)
+            if batch is None:
+                return False
+            path = f"{self._path}/steps/{number}/log?from={batch.start}"
+            try:
+                answer = self._link.post_bytes(path, batch.data, Appended)
+            except LinkError as fault:
+                self._batch_refused(fault, shipment, batch)
+                return True
+            now = self._clock()
+            if answer is not None:
+                shipment.advance(answer.next, now)
+                shipment.pace_s = answer.pace_ms / 1000
+                if answer.cancel:
+                    self._on_cancel("cancelled")
+            return True
+
+    def _batch_refused(self, fault: LinkError, shipment: Shipment, batch: Batch) -> None:
+        log.error("batch.refused", lease=self._path, status=fault.status, reason=str(fault))
+        if fault.status in (400, 413, 422):
+            shipment.advance(batch.end, self._clock())
+        else:
+            self._gone = True
+
+    def _pack(self, shipment: Shipment, position: int) -> Batch | None:
+        if not shipment.spool.waiting(position):
+            return None
+        if self._packer is None:
+            self._packer = Packer()
+        return self._packer.pack(shipment.spool, position)
+
+    def _waiting_bytes(self) -> int:
+        return sum(one.spool.bytes_from(one.sent) for _, one in self._list())
+
+    def _riding(self) -> list[tuple[LogPart, Batch]]:
+        """Everything that waits, if it is little enough to ride in a report, else nothing."""
+        parts: list[tuple[LogPart, Batch]] = []
+        if self._waiting_bytes() > _RIDING_BYTES:
+            return parts
+        for number, shipment in self._list():
+            position = shipment.sent
+            while batch := self._pack(shipment, position):
+                data = base64.b64encode(batch.data).decode()
+                parts.append((LogPart(number, batch.start, data), batch))
+                position = batch.end
+        return parts if len(parts) <= _RIDING_PARTS else []

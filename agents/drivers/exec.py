@@ -1,0 +1,313 @@
+"""Steps as processes of this host: `/bin/sh -e` on a script, in a session of their own.
+
+Each step leads a process group, remembered on disk before its output is read. The agent is its
+descendants' subreaper: what a step leaves behind becomes the agent's child, is told by the variable
+`CISERVER_STAGE` in its environment, and is killed when the stage ends.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import itertools
+import os
+import pwd
+import re
+import select
+import shutil
+import signal
+import subprocess
+import threading
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Final
+
+import structlog
+
+from agents.drivers import leftovers
+from agents.drivers.base import DriverError, Outcome, Process, Room, Sink
+from agents.options import Options
+from pipeline.scripts import posix
+from pipeline.spec import StageSpec, StepSpec
+
+log = structlog.get_logger("agents.exec")
+
+#: Between TERM and KILL.
+GRACE_S: Final = 5.0
+#: The file in a room's root that names its process groups.
+_RECORD: Final = "groups"
+_PIPE_BYTES: Final = 1024 * 1024
+#: A step that prints without pause is read in steps of this length, so that chunks are big.
+_GATHER_S: Final = 0.002
+_SMALL_BYTES: Final = 128 * 1024
+
+
+class ExecDriver:
+    """Runs exec stages."""
+
+    def __init__(self, options: Options, *, grace_s: float = GRACE_S) -> None:
+        self._options, self._grace_s = options, grace_s
+        leftovers.adopt_orphans()
+
+    def check(self) -> None:
+        """Raises: DriverError if there is no shell, or no such user to run steps as."""
+        if not Path("/bin/sh").exists():
+            raise DriverError("exec stages need /bin/sh, which this host has not")
+        if self._options.exec_user:
+            account(self._options.exec_user)
+
+    def sweep(self) -> None:
+        """Kill what an earlier life of the agent ran and remove its rooms."""
+        for path in self._options.work_dir.glob("drone-*"):
+            for group in leftovers.on_record(path / _RECORD):
+                leftovers.kill_group(group)
+            leftovers.end_marked(path.name)
+            shutil.rmtree(path, onerror=_make_writable)
+
+    def open(self, spec: StageSpec, room: Room) -> ExecSession:
+        """Set up the room. Raises: DriverError."""
+        user = account(self._options.exec_user) if self._options.exec_user else None
+        netrc = spec.netrc if not self._options.netrc_clone_only else None
+        if netrc is not None:
+            path = room.home / ".netrc"
+            path.touch(mode=0o600)
+            text = f"machine {netrc.machine} login {netrc.login} password {netrc.password}\n"
+            path.write_text(text)
+        return ExecSession(room, user, self._grace_s)
+
+
+def account(name: str) -> pwd.struct_passwd:
+    """The account steps run as. Raises: DriverError if it is unknown or we may not become it."""
+    try:
+        found = pwd.getpwnam(name)
+    except KeyError:
+        raise DriverError(f"there is no user {name!r} on this host") from None
+    if os.geteuid() not in (0, found.pw_uid):
+        raise DriverError(f"steps cannot run as {name}: the agent is not root")
+    return found
+
+
+class ExecSession:
+    """One stage's processes."""
+
+    def __init__(self, room: Room, user: pwd.struct_passwd | None, grace_s: float) -> None:
+        self._room, self._user, self._grace_s = room, user, grace_s
+        self._processes: list[ExecProcess] = []
+        self._owned = False
+
+    def prepare(self, step: StepSpec, environ: Mapping[str, str]) -> None:
+        """There is nothing to prepare."""
+
+    def start(self, step: StepSpec, environ: Mapping[str, str], sink: Sink) -> Process:
+        """Start the step's script. Raises: DriverError."""
+        script = self._write_script(step)
+        if self._user is not None and not self._owned:
+            self._give_room(self._user)
+        try:
+            child = _spawn(
+                ["/bin/sh", "-e", str(script)], self._environ(environ), self._room, self._user
+            )
+        except OSError as fault:
+            raise DriverError(f"cannot start the step: {fault}") from fault
+        leftovers.put_on_record(self._room.root / _RECORD, child.pid)
+        process = ExecProcess(child, sink, self._grace_s)
+        self._processes.append(process)
+        return process
+
+    def close(self) -> None:
+        """Kill the steps' groups and whatever they left behind."""
+        for process in self._processes:
+            process.end()
+        leftovers.end_adopted(self._room.key, {process.pid for process in self._processes})
+        for process in self._processes:
+            process.release()
+
+    def remove(self) -> None:
+        """Remove the room."""
+        self.close()
+        shutil.rmtree(self._room.root, onerror=_make_writable)
+
+    def _write_script(self, step: StepSpec) -> Path:
+        path = self._room.scripts / str(step.number)
+        file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o700)
+        with os.fdopen(file, "w") as stream:
+            stream.write(posix(step.commands, netrc=False))
+        if self._user is not None:
+            os.chown(path, self._user.pw_uid, self._user.pw_gid)
+        return path
+
+    def _environ(self, environ: Mapping[str, str]) -> dict[str, str]:
+        host = {name: os.environ[name] for name in ("PATH", "USER") if name in os.environ}
+        if self._user is not None:
+            host["USER"] = self._user.pw_name
+        source = str(self._room.source)
+        return {
+            **host,
+            "HOME": str(self._room.home),
+            "SHELL": "/bin/sh",
+            **environ,
+            "PATH": _expand(environ.get("PATH", "$PATH"), host),
+            "DRONE_HOME": source,
+            "DRONE_WORKSPACE": source,
+            leftovers.MARK: self._room.key,
+        }
+
+    def _give_room(self, user: pwd.struct_passwd) -> None:
+        """The checkout is there: all but the root, with its record, becomes the other user's."""
+        self._room.root.chmod(0o711)
+        for folder, _, files in itertools.chain.from_iterable(
+            map(os.walk, (self._room.home.parent, self._room.source.parent, self._room.scripts))
+        ):
+            for path in (folder, *(os.path.join(folder, name) for name in files)):  # noqa: PTH118 - bytes of speed
+                os.chown(path, user.pw_uid, user.pw_gid, follow_symlinks=False)
+        self._owned = True
+
+
+def _expand(text: str, host: Mapping[str, str]) -> str:
+    """Host variables in a step's PATH. Source: drone-runner-exec."""
+    return re.sub(r"\$(?:(\w+)|\{(\w+)\})", lambda found: host.get(found[1] or found[2], ""), text)
+
+
+def _spawn(
+    command: list[str],
+    environ: Mapping[str, str],
+    room: Room,
+    user: pwd.struct_passwd | None,
+) -> subprocess.Popen[bytes]:
+    more = {}
+    if user is not None and os.geteuid() != user.pw_uid:
+        groups = os.getgrouplist(user.pw_name, user.pw_gid)
+        more = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": groups}
+    return spawn(command, environ, room.source, **more)
+
+
+def spawn(
+    command: list[str], environ: Mapping[str, str], folder: Path, **more: object
+) -> subprocess.Popen[bytes]:
+    """Start a program that leads its own session, its output and errors in one pipe."""
+    child: subprocess.Popen[bytes] = subprocess.Popen(
+        command,
+        cwd=folder,
+        env=dict(environ),
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        start_new_session=True,
+        bufsize=0,
+        **more,  # type: ignore[call-overload]
+    )
+    if child.stdout is not None:
+        with contextlib.suppress(OSError):  # the limit for users may be lower
+            fcntl.fcntl(child.stdout, fcntl.F_SETPIPE_SZ, _PIPE_BYTES)
+    return child
+
+
+class ExecProcess:
+    """A running child in its own process group."""
+
+    def __init__(
+        self, child: subprocess.Popen[bytes], sink: Sink, grace_s: float = GRACE_S
+    ) -> None:
+        self._child, self._sink, self._grace_s = child, sink, grace_s
+        self._killer: threading.Timer | None = None
+        self._lock = threading.Lock()
+        self._ended = False
+        self._drain: threading.Thread | None = None
+
+    def wait(self) -> Outcome:
+        """Copy the output until the child has ended, then what is left in the pipe."""
+        closed = self._copy_until_end()
+        code = self._child.wait()
+        with self._lock:
+            self._ended = True
+            if self._killer is not None:
+                self._killer.cancel()
+        if not closed:
+            self._drain = threading.Thread(target=self._discard, daemon=True)
+            self._drain.start()
+        return Outcome(code if code >= 0 else 128 - code)
+
+    def kill(self) -> None:
+        """TERM to the group now, KILL after the grace."""
+        with self._lock:
+            if self._ended or self._killer is not None:
+                return
+            self._signal(signal.SIGTERM)
+            self._killer = threading.Timer(self._grace_s, self._kill_hard)
+            self._killer.daemon = True
+            self._killer.start()
+
+    @property
+    def pid(self) -> int:
+        """The leader of the step's group and session."""
+        return self._child.pid
+
+    def end(self) -> None:
+        """Kill the group without grace, if its leader still runs."""
+        self._kill_hard()
+
+    def release(self) -> None:
+        """Give the pipe up. Whoever could write to it has been killed."""
+        if self._drain is not None:
+            self._drain.join(self._grace_s)
+        if self._child.stdout is not None and not (self._drain and self._drain.is_alive()):
+            self._child.stdout.close()
+
+    def _kill_hard(self) -> None:
+        with self._lock:
+            if not self._ended:
+                self._signal(signal.SIGKILL)
+
+    def _signal(self, number: signal.Signals) -> None:
+        # the child is not reaped before `_ended` is set, so its pid is still its own
+        with contextlib.suppress(ProcessLookupError, PermissionError):
+            os.killpg(self._child.pid, number)
+
+    def _copy_until_end(self) -> bool:
+        """Copy output to the sink; False if somebody else still holds the pipe."""
+        pipe = self._child.stdout.fileno() if self._child.stdout else -1
+        os.set_blocking(pipe, False)
+        ended = os.pidfd_open(self._child.pid)
+        try:
+            poll = select.poll()
+            poll.register(pipe, select.POLLIN)
+            poll.register(ended, select.POLLIN)
+            while True:
+                ready = {file for file, _ in poll.poll()}
+                if pipe in ready and not self._copy(pipe, rest=False):
+                    return True
+                if ended in ready:
+                    return not self._copy(pipe, rest=True)
+        finally:
+            os.close(ended)
+
+    def _copy(self, pipe: int, *, rest: bool) -> bool:
+        """Move what is in the pipe now (once, or until it is empty); False at its end."""
+        while True:
+            try:
+                data = os.read(pipe, _PIPE_BYTES)
+            except BlockingIOError:
+                return True
+            if not data:
+                return False
+            self._sink.write(data)
+            if not rest:
+                if len(data) > 4096:
+                    time.sleep(_GATHER_S if len(data) < _SMALL_BYTES else 0)
+                return True
+
+    def _discard(self) -> None:
+        """Read on for processes the step left behind: nothing may block or break them."""
+        pipe = self._child.stdout.fileno() if self._child.stdout else -1
+        os.set_blocking(pipe, True)
+        while os.read(pipe, _PIPE_BYTES):
+            pass
+
+
+def _make_writable(function: Callable[[str], object], path: str, _: object) -> None:
+    """A step may leave directories it has made read-only."""
+    with contextlib.suppress(OSError):
+        Path(path).parent.chmod(0o700)
+        Path(path).chmod(0o700)
+        function(path)

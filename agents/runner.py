@@ -1,0 +1,464 @@
+"""Run one stage attempt from its claim to its last report, in the thread of a slot.
+
+The walk decides, drivers act, the courier tells. Each running step has a thread that waits for it
+and puts what happened into the run's queue; nothing else changes the walk.
+"""
+
+from __future__ import annotations
+
+import queue
+import secrets
+import shutil
+import threading
+import time
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Final, Protocol
+
+import structlog
+
+from agents.clone import CloneProcess
+from agents.courier import Courier
+from agents.drivers.base import (
+    EXIT_ERROR,
+    EXIT_KILLED,
+    Driver,
+    DriverError,
+    Outcome,
+    Process,
+    Room,
+    Session,
+)
+from agents.execute import StepState, Walk, step_environ
+from agents.link import Link
+from agents.logs.masks import Masker, terms
+from agents.logs.spool import Spool
+from agents.options import Options
+from agents.reports import snapshot
+from agents.state import Lease
+from pipeline.spec import CLONE, StageSpec
+from pipeline.wire import Claimed, LogPart, Report
+
+log = structlog.get_logger("agents.runner")
+
+#: A process that was killed and does not end is given up after this long.
+GIVE_UP_S: Final = 60.0
+
+
+class Refused(Exception):
+    """This agent may not run the stage; the message names the rule that forbids it."""
+
+
+class House(Protocol):
+    """What a run needs of the agent it runs in."""
+
+    options: Options
+
+    def driver(self, type_: str) -> Driver:
+        """Raises: DriverError if this agent cannot run stages of the type."""
+
+    def admit(self, spec: StageSpec) -> StageSpec:
+        """The spec as the agent's policy amends it. Raises: Refused."""
+
+    def step_slot(self) -> AbstractContextManager[object]:
+        """Held while a step runs: bounds how many do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Ended:
+    """A step's process has ended."""
+
+    number: int
+    outcome: Outcome
+
+
+@dataclass(frozen=True, slots=True)
+class Cancelled:
+    """Somebody wants the stage to stop."""
+
+    reason: str
+
+
+@dataclass(slots=True)
+class Job:
+    """What runs for one step: its log, its process once there is one, its limits."""
+
+    spool: Spool
+    process: Process | None = None
+    thread: threading.Thread | None = None
+    killed: bool = False
+    deadline: float | None = None
+    timed_out: bool = False
+    again_at: float | None = None
+    lock: threading.Lock = field(default_factory=threading.Lock)
+
+    def kill(self) -> None:
+        """Kill the process, or the one that is about to be started."""
+        with self.lock:
+            self.killed = True
+            if self.process is not None:
+                self.process.kill()
+
+    def attach(self, process: Process) -> None:
+        """The process has been started."""
+        with self.lock:
+            self.process = process
+            if self.killed:
+                process.kill()
+
+
+class StageRun:
+    """One attempt. `run` is the slot's; `cancel` may be called by any thread.
+
+    `on_begun` is called when the server knows that the stage has begun, before a step starts: until
+    then the nonce may be asked with again, and the stage run again, by a later life of the agent.
+    """
+
+    def __init__(
+        self,
+        claimed: Claimed,
+        lease: Lease,
+        house: House,
+        link: Link,
+        *,
+        nonce: str,
+        on_begun: Callable[[], None],
+        clock: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self.lease, self._house, self._link, self._clock = lease, house, link, clock
+        self._options, self._nonce, self._on_begun = house.options, nonce, on_begun
+        self.spec = claimed.spec
+        self._report_s = claimed.report_s
+        self._walk = Walk(claimed.spec)
+        self._lock = threading.RLock()
+        self._events: queue.SimpleQueue[Ended | Cancelled] = queue.SimpleQueue()
+        self._jobs: dict[int, Job] = {}
+        self._ends: dict[int, int] = {}
+        self._started = clock()
+        self._stopped: float | None = None
+        self._final = self._refused = ""
+        self._begun = False
+        self._give_up_at: float | None = None
+        self._session: Session | None = None
+        self._cancelled = threading.Event()
+        self._masks: list[bytes] = []
+        self._room: Room | None = None
+
+    # --- the door ---
+
+    def run(self) -> str:
+        """Run the stage and deliver its end; returns its final status.
+
+        Raises: agents.link.Stopped if the agent had to stop first; the lease's directory then has
+        what is needed to deliver later.
+        """
+        self._courier = Courier(
+            self.lease.key,
+            self._link,
+            self._snapshot,
+            report_s=self._report_s,
+            on_cancel=self.cancel,
+            clock=self._clock,
+        )
+        try:
+            self._open()
+            self._loop()
+        finally:
+            self._close()
+        self._courier.finish()
+        self._clean_up()
+        return self._final
+
+    def cancel(self, reason: str) -> None:
+        """Stop the stage: kill what runs, skip the rest. Any thread, any number of times."""
+        if not self._cancelled.is_set():
+            self._cancelled.set()
+            self._events.put(Cancelled(reason))
+
+    # --- set up and take down ---
+
+    def _open(self) -> None:
+        try:
+            self._room = make_room(self._options.work_dir)
+            self.lease.save_facts({"nonce": self._nonce, "room": self._room.key})
+            self.spec = self._house.admit(self.spec)
+            with self._lock:
+                self._walk = Walk(self.spec)
+            self._masks = terms((*self.spec.secrets.values(), *self.spec.masks))
+            self._driver = self._house.driver(self.spec.type)
+            self._session = self._driver.open(self.spec, self._room)
+        except Refused as refused:
+            self._refused = str(refused)
+            self._fail(str(refused))
+        except DriverError as fault:
+            self._fail(str(fault))
+        except OSError as fault:
+            self._fail(f"the agent cannot make a workspace: {fault}")
+
+    def _fail(self, error: str) -> None:
+        with self._lock:
+            self._walk.fail(error)
+
+    def _close(self) -> None:
+        if self._session is not None:
+            self._session.close()
+        for number, job in self._jobs.items():
+            job.spool.give_up()
+            if job.thread is not None:
+                job.thread.join(GIVE_UP_S)
+            self._finish_log(number, job)
+        with self._lock:
+            self._stopped = self._clock()
+            self._final = self._walk.close(self._stopped)
+
+    def _clean_up(self) -> None:
+        for job in self._jobs.values():
+            job.spool.close()
+        if self._session is not None:
+            self._session.remove()
+        elif self._room is not None:
+            shutil.rmtree(self._room.root, ignore_errors=True)
+        self.lease.remove()
+
+    # --- the loop ---
+
+    def _loop(self) -> None:
+        while True:
+            self._start_ready()
+            if self._walk.is_over:
+                return
+            event = self._next_event()
+            if isinstance(event, Cancelled):
+                self._stop(event.reason)
+            elif event is not None:
+                self._end(event)
+            self._check_limits()
+
+    def _next_event(self) -> Ended | Cancelled | None:
+        try:
+            return self._events.get(timeout=self._patience())
+        except queue.Empty:
+            return None
+
+    def _patience(self) -> float | None:
+        times = [self._started + self.spec.timeout_s] if self.spec.timeout_s else []
+        for job in self._jobs.values():
+            times += [when for when in (job.deadline, job.again_at) if when is not None]
+        if self._give_up_at is not None:
+            times = [self._give_up_at]
+        return max(0.0, min(times) - self._clock()) if times else None
+
+    def _check_limits(self) -> None:
+        now = self._clock()
+        if self.spec.timeout_s and now >= self._started + self.spec.timeout_s:
+            self._stop(f"the stage ran longer than its limit of {self.spec.timeout_s:g} s")
+        for number, job in list(self._jobs.items()):
+            if job.deadline is not None and now >= job.deadline:
+                job.deadline, job.timed_out = None, True
+                job.kill()
+            if job.again_at is not None and now >= job.again_at:
+                job.again_at = None
+                self._launch(self._walk.steps[number], job)
+        if self._give_up_at is not None and now >= self._give_up_at:
+            self._abandon()
+
+    # --- steps ---
+
+    def _start_ready(self) -> None:
+        with self._lock:
+            ready = self._walk.next()
+        clones = [step for step in ready if step.spec.kind == CLONE]
+        others = [step for step in ready if step.spec.kind != CLONE]
+        for step in clones:
+            self._start(step)
+        if others:
+            self._start_others(others)
+
+    def _start_others(self, steps: list[StepState]) -> None:
+        """Start steps that may have effects: not before the server knows that the stage began."""
+        with self._lock:
+            for step in steps:
+                self._walk.start(step.spec.number, self._clock())
+        if not self._begun:
+            self._begun = True
+            self._save()
+            self._courier.begin()
+            self._on_begun()
+        if self._cancelled.is_set():
+            with self._lock:
+                for step in steps:
+                    self._walk.take_back(step.spec.number)
+            self._take_cancel()
+            return
+        for step in steps:
+            self._start(step, marked=True)
+        self._tell()
+        self._prepare()
+
+    def _take_cancel(self) -> None:
+        """Act on a cancel that is in the queue, before anything else of it."""
+        event = self._events.get()
+        while not isinstance(event, Cancelled):
+            self._end(event)
+            event = self._events.get()
+        self._stop(event.reason)
+
+    def _start(self, step: StepState, *, marked: bool = False) -> None:
+        number = step.spec.number
+        if not marked:
+            with self._lock:
+                self._walk.start(number, self._clock())
+            self._tell()
+        spool = Spool(
+            self.lease.folder,
+            number,
+            Masker(self._masks),
+            cap_bytes=self._options.max_log_size,
+            clock=self._clock,
+            on_data=self._courier.wake,
+        )
+        job = self._jobs[number] = Job(spool)
+        self._courier.add(number, spool)
+        self._launch(step, job)
+
+    def _launch(self, step: StepState, job: Job) -> None:
+        if step.spec.timeout_s and not step.is_background:
+            job.deadline = self._clock() + step.spec.timeout_s
+        job.process, job.timed_out, job.killed = None, False, bool(self._walk.stopped_for)
+        job.thread = threading.Thread(
+            target=self._run_step, args=(step, job), name=f"step-{step.spec.number}", daemon=True
+        )
+        job.thread.start()
+
+    def _run_step(self, step: StepState, job: Job) -> None:
+        """The step's thread."""
+        try:
+            with self._house.step_slot():
+                process = self._process(step, job)
+                job.attach(process)
+                outcome = process.wait()
+        except DriverError as fault:
+            outcome = Outcome(EXIT_ERROR, error=str(fault))
+        except Exception as fault:
+            log.exception("step.broke", lease=self.lease.key, step=step.spec.number)
+            outcome = Outcome(EXIT_ERROR, error=f"the agent failed: {fault!r}")
+        self._events.put(Ended(step.spec.number, outcome))
+
+    def _process(self, step: StepState, job: Job) -> Process:
+        with self._lock:
+            environ = step_environ(self._walk, step.spec)
+        if step.spec.kind == CLONE and self._room is not None:
+            return CloneProcess(
+                self.spec.clone,
+                self._room,
+                job.spool,
+                mirrors=self._options.work_dir / "mirrors",
+                environ=environ,
+                netrc=self.spec.netrc,
+            )
+        assert self._session is not None  # noqa: S101 - a stage without a session starts nothing
+        return self._session.start(step.spec, environ, job.spool)
+
+    def _prepare(self) -> None:
+        if self._session is None:
+            return
+        with self._lock:
+            hints = [
+                (one.spec, step_environ(self._walk, one.spec)) for one in self._walk.upcoming()
+            ]
+        for spec, environ in hints:
+            self._session.prepare(spec, environ)
+
+    def _end(self, event: Ended) -> None:
+        job = self._jobs[event.number]
+        job.deadline = None
+        with self._lock:
+            again = self._walk.end(
+                event.number, event.outcome, self._clock(), timed_out=job.timed_out
+            )
+            step = self._walk.steps[event.number]
+        if again is not None:
+            text = f"--- attempt {step.attempts + 1} of {step.spec.retry.count + 1} ---\n"
+            job.spool.write(text.encode())
+            with self._lock:
+                self._walk.start(event.number, self._clock())
+            job.again_at = self._clock() + again
+            return
+        self._finish_log(event.number, job)
+        if self._walk.stopped_for:
+            self._kill_running()
+        if not self._walk.is_over:
+            self._tell()
+
+    def _finish_log(self, number: int, job: Job) -> None:
+        end = job.spool.finish()
+        with self._lock:
+            self._ends[number] = end
+
+    # --- stopping ---
+
+    def _stop(self, reason: str) -> None:
+        with self._lock:
+            if self._walk.stopped_for:
+                return
+            self._walk.stop(reason)
+        log.info("stage.stopping", lease=self.lease.key, reason=reason)
+        for number, job in self._jobs.items():
+            if job.again_at is not None:  # it waits to be tried again
+                job.again_at = None
+                self._events.put(Ended(number, Outcome(EXIT_KILLED)))
+        self._kill_running()
+
+    def _kill_running(self) -> None:
+        self._give_up_at = self._give_up_at or self._clock() + GIVE_UP_S
+        with self._lock:
+            numbers = [step.spec.number for step in self._walk.running()]
+        for number in numbers:
+            if number in self._jobs:
+                self._jobs[number].kill()
+
+    def _abandon(self) -> None:
+        """What was killed did not end: report it as killed all the same."""
+        log.error("stage.abandoned", lease=self.lease.key)
+        with self._lock:
+            for step in list(self._walk.running()):
+                self._walk.end(step.spec.number, Outcome(EXIT_KILLED), self._clock())
+
+    # --- telling ---
+
+    def _tell(self) -> None:
+        self._save()
+        self._courier.changed()
+
+    def _save(self) -> None:
+        self.lease.save_report(self._snapshot(()))
+
+    def _snapshot(self, parts: tuple[LogPart, ...]) -> Report:
+        with self._lock:
+            return snapshot(
+                self._walk,
+                self._clock(),
+                started=self._started,
+                begun=self._begun,
+                ends=self._ends,
+                status=self._final,
+                stopped=self._stopped,
+                refused=self._refused,
+                logs=parts,
+            )
+
+
+# --- rooms ---
+
+
+def make_room(work_dir: Path) -> Room:
+    """A fresh place for a stage attempt, for this user's eyes only."""
+    key = f"drone-{secrets.token_hex(10)}"
+    room = Room(key, work_dir / key)
+    work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+    room.root.mkdir(mode=0o700)
+    for folder in (room.home, room.source, room.scripts):
+        folder.mkdir(parents=True)
+    return room
