@@ -14,7 +14,7 @@ from django.utils import timezone
 from builds import transitions
 from builds.models import Agent, JoinToken, Lease, Stage
 from builds.rows import Rows
-from builds.secrets import Token, hash_token, identify, matches, new_token
+from builds.secrets import hash_token, identify, matches, new_token
 from builds.transitions import StaleTransition
 from pipeline import states
 from pipeline.conditions import glob
@@ -48,7 +48,17 @@ class Refused(UserError):
 
 def new_join_token(name: str, **bounds: Any) -> str:
     """Make a join token with the bounds of `JoinToken`'s fields; its text is shown only here."""
-    return _store(name, new_token(JOIN_TOKEN), bounds).text
+    row = JoinToken(name=name, **bounds)
+    text = give_token(row)
+    row.save()
+    return text
+
+
+def give_token(row: JoinToken) -> str:
+    """Give a row that is not saved yet a new token; its text, kept nowhere."""
+    token = new_token(JOIN_TOKEN)
+    row.token_prefix, row.token_sha256 = token.prefix, token.sha256
+    return token.text
 
 
 def given_join_token() -> JoinToken | None:
@@ -64,13 +74,6 @@ def given_join_token() -> JoinToken | None:
         row.token_prefix, row.token_sha256 = token.prefix, token.sha256
         row.save(update_fields=["token_prefix", "token_sha256"])
     return row
-
-
-def _store(name: str, token: Token, bounds: Mapping[str, Any]) -> Token:
-    JoinToken.objects.create(
-        name=name, token_prefix=token.prefix, token_sha256=token.sha256, **bounds
-    )
-    return token
 
 
 def _join_token(text: str) -> JoinToken:

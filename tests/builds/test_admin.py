@@ -1,0 +1,99 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.contrib import admin
+from django.test import Client
+from django.urls import reverse
+
+from builds import triggers
+from builds.models import Agent, Audit, Build, JoinToken, Repo, Secret, User
+from builds.secrets import matches, unseal
+
+
+@pytest.fixture
+def root(db: None, client: Client) -> Client:
+    client.force_login(User.objects.create_superuser("root", password="x"))
+    return client
+
+
+def act(client: Client, model: type[Any], action: str, *rows: Any) -> str:
+    name = model._meta.model_name
+    answer = client.post(
+        reverse(f"admin:builds_{name}_changelist"),
+        {"action": action, "_selected_action": [row.pk for row in rows]},
+        follow=True,
+    )
+    assert answer.status_code == 200
+    return answer.content.decode()
+
+
+@pytest.mark.parametrize(
+    "model", [m for m in admin.site._registry if m._meta.app_label == "builds"]
+)
+def test_every_list_shows(root: Client, model: type[Any]) -> None:
+    answer = root.get(reverse(f"admin:builds_{model._meta.model_name}_changelist"), {"q": "x"})
+    assert answer.status_code == 200
+
+
+def test_pages_of_a_build_show(root: Client, make_repo: Callable[..., Repo], user: User) -> None:
+    build = triggers.create(make_repo(), user=user)
+    assert build is not None
+    for row in (build.repo, build, build.stages.get()):
+        answer = root.get(reverse(f"admin:builds_{row._meta.model_name}_change", args=[row.pk]))
+        assert answer.status_code == 200
+    assert "no agent has joined" in answer.content.decode()
+
+
+def test_it_cancels_and_restarts_builds(
+    root: Client, make_repo: Callable[..., Repo], user: User
+) -> None:
+    build = triggers.create(make_repo(), user=user)
+    assert "1 cancelled" in act(root, Build, "cancel", build)
+    act(root, Build, "restart", build)
+    assert list(Build.objects.order_by("number").values_list("status", "parent", "sender")) == [
+        ("killed", 0, "octocat"),
+        ("pending", 1, "root"),
+    ]
+
+
+def test_it_switches_agents(root: Client, make_agent: Callable[..., Agent]) -> None:
+    agent = make_agent()
+    act(root, Agent, "disable", agent)
+    act(root, Agent, "drain_agents", agent)
+    agent.refresh_from_db()
+    assert agent.disabled and agent.drain
+    act(root, Agent, "enable", agent)
+    agent.refresh_from_db()
+    assert not agent.disabled and not agent.drain
+    act(root, Agent, "revoke_tokens", agent)
+    agent.refresh_from_db()
+    assert agent.disabled and agent.token_sha256 == ""
+    assert Audit.objects.get().subject == "one"
+
+
+def test_a_new_join_token_is_shown_once(root: Client) -> None:
+    bounds = {"labels": "{}", "platforms": "[]", "types": "[]", "repos": "[]"}
+    page = root.post(
+        reverse("admin:builds_jointoken_add"), {"name": "hosts", **bounds}, follow=True
+    ).content.decode()
+    token = page.partition("can connect with token ")[2].split("<")[0].strip()
+    assert matches(JoinToken.objects.get().token_sha256, token)
+    act(root, JoinToken, "revoke", JoinToken.objects.get())
+    assert JoinToken.objects.get().disabled
+
+
+def test_a_secret_is_sealed_and_never_shown(root: Client, make_repo: Callable[..., Repo]) -> None:
+    repo = make_repo()
+    add = reverse("admin:builds_secret_add")
+    assert b"needs a value" in root.post(add, {"repo": repo.pk, "name": "password"}).content
+    root.post(add, {"repo": repo.pk, "name": "password", "value": "hunter2"})
+    secret = Secret.objects.get()
+    assert unseal(secret.data_sealed) == "hunter2"
+    change = reverse("admin:builds_secret_change", args=[secret.pk])
+    assert b"hunter2" not in root.get(change).content
+    root.post(change, {"repo": repo.pk, "name": "password", "pull_request": "on"})
+    secret.refresh_from_db()
+    assert secret.pull_request and unseal(secret.data_sealed) == "hunter2"
