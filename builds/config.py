@@ -2,32 +2,43 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
+from django.conf import settings
+
+from builds.evaluate.expand import expand
+from builds.evaluate.program import Limits
 from builds.forges import Source, forge
-from builds.forges.base import Commit, ForgeError
-from builds.models import Repo
+from builds.forges.base import Commit, Forge, ForgeError, NotFound
+from builds.models import Repo, Template
+from pipeline.convert import combine, modernise
 from pipeline.document import File, parse
 from pipeline.errors import PipelineError, Problem
+from pipeline.facts import BuildFacts, RepoFacts
 from pipeline.lint import check_manifest
 
 DEFAULT_PATH: Final = ".drone.yml"
 #: Read where a repo has none at the default path. Source: Woodpecker's order.
-NEIGHBOURS: Final = (".woodpecker.yml", ".woodpecker.yaml")
+WORKFLOWS: Final = ".woodpecker"
+NEIGHBOURS: Final = (".woodpecker.yaml", ".woodpecker.yml")
 MAX_BYTES: Final = 1_000_000
 
 
 @dataclass(frozen=True, slots=True)
 class Fetched:
-    """A commit and the pipeline text it holds; `text` is None where it has none."""
+    """A commit and the pipeline text it holds; `text` is None where it has none.
+
+    `workflows` are the files of a folder, by path, where that stands in for one file.
+    """
 
     commit: Commit
     path: str
     text: str | None
+    workflows: Mapping[str, str] = field(default_factory=dict)
 
 
 def source(repo: Repo) -> Source:
@@ -50,11 +61,60 @@ def fetch(repo: Repo, rev: str) -> Fetched:
     found = reader.snapshot(where, rev, path)
     if found.text is not None or path != DEFAULT_PATH:
         return Fetched(found.commit, path, found.text)
+    workflows = _workflows(reader, where, found.commit.sha)
+    if workflows:
+        return Fetched(found.commit, WORKFLOWS, None, workflows)
     for name in NEIGHBOURS:
         other = reader.snapshot(where, found.commit.sha, name)
         if other.text is not None:
             return Fetched(found.commit, name, other.text)
     return Fetched(found.commit, path, None)
+
+
+def _workflows(reader: Forge, where: Source, sha: str) -> dict[str, str]:
+    names = reader.folder(where, sha, WORKFLOWS)
+    paths = [f"{WORKFLOWS}/{name}" for name in names if name.endswith((".yml", ".yaml"))]
+    return {path: reader.file(where, sha, path) for path in paths}
+
+
+def modern(fetched: Fetched, repo: Repo, facts: RepoFacts, build: BuildFacts) -> str:
+    """The text that is parsed: programs evaluated, templates loaded, old formats converted.
+
+    Raises: PipelineError.
+    """
+    if fetched.workflows:
+        return combine(fetched.workflows)
+    reader, where = forge(repo.scm), source(repo)
+
+    def imported(path: str) -> str | None:
+        try:
+            return reader.file(where, fetched.commit.sha, path)
+        except NotFound:
+            return None
+
+    def template(name: str) -> str | None:
+        found = Template.objects.filter(namespace=repo.namespace, name=name)
+        return found.values_list("data", flat=True).first()
+
+    text = expand(
+        required(fetched, repo),
+        fetched.path,
+        facts,
+        build,
+        template=template,
+        imported=imported,
+        limits=limits(),
+    )
+    return modernise(text, fetched.path)
+
+
+def limits() -> Limits:
+    """What a program that makes a pipeline file may use on this server."""
+    return Limits(
+        steps=settings.STARLARK_STEP_LIMIT,
+        output_bytes=settings.STARLARK_SIZE_LIMIT,
+        imports=settings.JSONNET_IMPORT_LIMIT,
+    )
 
 
 def required(fetched: Fetched, repo: Repo) -> str:

@@ -201,6 +201,27 @@ SETTINGS: Final = (
         _number(0),
     ),
     Setting(
+        "jsonnet_import_limit",
+        "0",
+        "files that a Jsonnet pipeline file may import; 0: none",
+        _number(0),
+        ("DRONE_JSONNET_IMPORT_LIMIT",),
+    ),
+    Setting(
+        "starlark_step_limit",
+        "50000",
+        "steps that a Starlark pipeline file or a template may take",
+        _number(1),
+        ("DRONE_STARLARK_STEP_LIMIT",),
+    ),
+    Setting(
+        "starlark_size_limit",
+        "1000000",
+        "bytes of the pipeline file that a program may make",
+        _number(1),
+        ("DRONE_STARLARK_SIZE_LIMIT",),
+    ),
+    Setting(
         "server",
         "",
         "the server that `ci` talks to; empty: the one on the data dir",
@@ -257,6 +278,9 @@ class Env:
     lease_lost_s: int
     lost_grace_s: int
     closing_s: int
+    jsonnet_import_limit: int
+    starlark_step_limit: int
+    starlark_size_limit: int
     server: str
     token: str
     log_level: str

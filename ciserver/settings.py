@@ -21,6 +21,9 @@ LEASE_REPORT_S = ENV.lease_report_s
 LEASE_LOST_S = ENV.lease_lost_s
 LOST_GRACE_S = ENV.lost_grace_s
 CLOSING_S = ENV.closing_s
+JSONNET_IMPORT_LIMIT = ENV.jsonnet_import_limit
+STARLARK_STEP_LIMIT = ENV.starlark_step_limit
+STARLARK_SIZE_LIMIT = ENV.starlark_size_limit
 LANES = ENV.lanes
 VERSION = "0.1.0"
 

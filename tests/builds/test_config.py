@@ -1,0 +1,98 @@
+"""Pipeline files that are not plain modern YAML, from the trigger on."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from builds import triggers
+from builds.models import Build, Repo, Template, User
+
+Make = Callable[..., Repo]
+
+
+@pytest.fixture
+def make(user: User, make_git: Callable[..., Path]) -> Callable[..., Build]:
+    """Build a repo that holds these files."""
+
+    def run(files: dict[str, str], config_path: str = ".drone.yml") -> Build:
+        repo = Repo.objects.create(
+            namespace="octocat",
+            name="hello",
+            slug="octocat/hello",
+            config_path=config_path,
+            git_http_url=f"file://{make_git(files)}",
+        )
+        build = triggers.create(repo, user=user)
+        assert build is not None
+        return build
+
+    return run
+
+
+def stages(build: Build) -> list[tuple[str, list[str]]]:
+    return [(stage.name, stage.depends_on) for stage in build.stages.order_by("number")]
+
+
+def test_starlark_makes_the_stages(make: Callable[..., Build]) -> None:
+    source = (
+        "def main(ctx): return [{'kind': 'pipeline', 'name': n} for n in [ctx.build.event, 'b']]"
+    )
+    build = make({".drone.star": source}, ".drone.star")
+    assert stages(build) == [("custom", []), ("b", [])]
+    assert build.config.data.startswith("---\n{")
+
+
+def test_jsonnet_imports_where_the_server_allows_it(
+    make: Callable[..., Build], settings: object
+) -> None:
+    files = {
+        ".drone.jsonnet": "import 'ci/lib.libsonnet'",
+        "ci/lib.libsonnet": "{kind: 'pipeline', name: std.extVar('repo.slug')}",
+    }
+    settings.JSONNET_IMPORT_LIMIT = 1  # type: ignore[attr-defined]
+    assert stages(make(files, ".drone.jsonnet")) == [("octocat/hello", [])]
+
+
+def test_imports_are_refused_by_default(make: Callable[..., Build]) -> None:
+    build = make({".drone.jsonnet": "import 'x.libsonnet'"}, ".drone.jsonnet")
+    assert build.status == "error"
+    assert ".drone.jsonnet:1:1: couldn't open import" in build.error
+
+
+def test_a_template_of_the_organisation_is_used(make: Callable[..., Build]) -> None:
+    data = "kind: pipeline\nname: {{ .input.name }}\n"
+    Template.objects.create(namespace="octocat", name="one.yml", data=data)
+    Template.objects.create(namespace="other", name="one.yml", data="no")
+    build = make({".drone.yml": "kind: template\nload: one.yml\ndata: {name: made}\n"})
+    assert stages(build) == [("made", [])]
+
+
+def test_a_missing_template_is_an_error(make: Callable[..., Build]) -> None:
+    build = make({".drone.yml": "kind: template\nload: none.yml\n"})
+    assert build.status == "error"
+    assert "there is no template `none.yml` in octocat" in build.error
+
+
+def test_an_old_file_is_converted(make: Callable[..., Build]) -> None:
+    build = make({".drone.yml": "pipeline:\n  build:\n    image: golang\n    commands: [x]\n"})
+    assert stages(build) == [("default", [])]
+
+
+@pytest.mark.parametrize("name", [".woodpecker.yml", ".woodpecker.yaml"])
+def test_a_workflow_is_converted(name: str, make: Callable[..., Build]) -> None:
+    when = "when: {event: [manual, push]}\n"
+    build = make({name: when + "steps:\n- {name: a, image: i, commands: [x]}\n"})
+    assert len(stages(build)) == 1
+
+
+def test_a_folder_of_workflows_is_one_build(make: Callable[..., Build]) -> None:
+    step = "when: {event: [manual, push]}\nsteps:\n- {name: a, image: i, commands: [x]}\n"
+    files = {
+        ".woodpecker/test.yaml": step + "depends_on: [build]\n",
+        ".woodpecker/build.yml": step,
+        ".woodpecker/notes.txt": "no workflow",
+    }
+    assert stages(make(files)) == [("build", []), ("test", ["build"])]
