@@ -263,7 +263,7 @@ class DockerSession:
             return
         with self._fill_lock:
             source = self._room.source
-            if not self._filled and any(source.iterdir()):
+            if not self._filled and source.is_dir() and any(source.iterdir()):
                 below = self._spec.workspace.path.strip("/")
                 tree = tar_stream(source, below)
                 self._engine.put(container, self._spec.workspace.base, tree)
@@ -290,7 +290,10 @@ class DockerSession:
 
     def _place(self) -> int:
         """What tells the checkout's folder from another one put into its place meanwhile."""
-        return self._room.source.stat().st_ino
+        try:
+            return self._room.source.stat().st_ino
+        except FileNotFoundError:
+            return -1
 
     def _make_ahead(self, step: StepSpec, environ: Mapping[str, str]) -> _Made:
         """Make a container; one with commands is started as well and waits in its shell."""

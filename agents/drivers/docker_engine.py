@@ -158,7 +158,7 @@ class Engine:
 
     def put(self, container: str, path: str, data: Iterable[bytes]) -> None:
         """Unpack a tar stream below `path` of a container that may not run yet."""
-        self._call(lambda api: api.put_archive(container, path, data))
+        self._call(lambda api: api.put_archive(container, path, iter(data)))
 
     def remove_container(self, container: str) -> None:
         """Kill and remove a container with its anonymous volumes; one that is not there is fine."""
