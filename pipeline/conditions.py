@@ -17,7 +17,7 @@ NEVER: Final = "never"
 
 DEFAULT_BRANCH: Final = "${CI_REPO_DEFAULT_BRANCH}"
 #: A glob with more wildcards than this matches nothing: it is an attack, not a pattern.
-MAX_WILDCARDS: Final = 100
+MAX_WILDCARDS: Final = 32
 _SPECIAL: Final = frozenset("*?[{\\")
 _ORDER: Final = ("branch", "event", "action", "ref", "repo", "target", "cron", "instance")
 

@@ -34,7 +34,18 @@ from pipeline.resources import (
     WorkspaceDef,
 )
 from pipeline.shapes import Notes
-from pipeline.yamltext import MAP, MAX_BYTES, Node, Part, YamlError, compose, pairs, split
+from pipeline.yamltext import (
+    MAP,
+    MAX_BYTES,
+    MAX_DOCUMENTS,
+    Node,
+    Part,
+    YamlError,
+    collector_paused,
+    compose,
+    pairs,
+    split,
+)
 
 __all__ = [
     "ANY", "DEFAULT_NAME", "PIPELINE", "Clone", "Concurrency", "Condition", "Conditions", "Cron",
@@ -77,7 +88,12 @@ def parse(text: str, file: str = DEFAULT_FILE) -> File:
         message = f"the file is larger than {MAX_BYTES // 1024} KiB"
         raise PipelineError([Problem("yaml:too-large", message, file=file)])
     notes = Notes(file)
-    documents = tuple(_documents(notes, split(text)))
+    parts = split(text)
+    if len(parts) > MAX_DOCUMENTS:
+        message = f"the file has more than {MAX_DOCUMENTS} documents"
+        raise PipelineError([Problem("yaml:too-large", message, file=file)])
+    with collector_paused(len(text)):
+        documents = tuple(_documents(notes, parts))
     if notes.problems:
         raise PipelineError(sorted(notes.problems, key=lambda one: (one.line, one.column)))
     return File(documents, file, tuple(notes.warnings), tuple(notes.deferred))

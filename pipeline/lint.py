@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import difflib
 import posixpath
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator
 from typing import Final
 
 from pipeline.document import File, Pipeline, Step, point_name
@@ -19,6 +19,8 @@ ARCHES: Final = ("arm", "arm64", "amd64", "ppc64le", "s390x")
 #: The types that our agents run; others are parsed, planned and wait for a runner of that type.
 TYPES: Final = ("docker", "exec")
 MAX_NAME_BYTES: Final = 100
+#: Above so many names no nearest one is looked for.
+MAX_NEAR: Final = 100
 
 _RESERVED: Final = frozenset({"workspace", "_workspace", "_docker_socket"})
 _TRUSTED_KEYS: Final = (
@@ -198,8 +200,10 @@ def _clean(path: str) -> str:
     return posixpath.normpath("/" + path.lstrip("/")) if path.startswith("/") else path
 
 
-def _near(name: str, known: Iterable[str]) -> str:
-    found = difflib.get_close_matches(name, known, n=1) if len(name) < 200 else []
+def _near(name: str, known: Collection[str]) -> str:
+    if len(name) > 100 or len(known) > MAX_NEAR:
+        return ""
+    found = difflib.get_close_matches(name, known, n=1)
     return f"; did you mean `{found[0]}`?" if found else ""
 
 

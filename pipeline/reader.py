@@ -8,7 +8,7 @@ error there is one of the stage (`Notes.deferred`). Source: reference sections 1
 from __future__ import annotations
 
 import itertools
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pipeline.resources import (
@@ -53,6 +53,7 @@ from pipeline.spec import Mount, Retry
 from pipeline.yamltext import LIST, MAP, SCALAR, Node, pairs, untyped
 
 MAX_POINTS: Final = 100
+MAX_GLOBS: Final = 500
 KINDS: Final = ("pipeline", "secret", "signature", "cron", "registry", "template")
 
 #: Keys that other runners read and that mean nothing here.
@@ -179,6 +180,9 @@ def _globs(notes: Notes, node: Node, where: str) -> tuple[str, ...]:
         return ()
     if node.kind != LIST:
         notes.warn("config:dropped", node, f"`{where}` must be a list: this is dropped")
+        return ()
+    if len(node.value) > MAX_GLOBS:
+        notes.error("config:too-many", node, f"`{where}` has more than {MAX_GLOBS} entries")
         return ()
     for item in node.value:
         if item.kind != SCALAR:
@@ -341,18 +345,23 @@ def matrix(notes: Notes, node: Node, where: str) -> tuple[Mapping[str, str], ...
             axes[key.value] = texts(notes, value, f"{where}.{key.value}")
     total = len(points)
     if axes:
-        product = 1
-        for values in axes.values():
-            product *= len(values)
-        total += product
+        total += points_of(axes)
     if total > MAX_POINTS:
-        message = f"a matrix of {total} points: at most {MAX_POINTS} are allowed"
+        message = f"the matrix has more than {MAX_POINTS} points"
         notes.error("config:matrix-too-large", node, message)
         return ()
     if axes:
         product_points = itertools.product(*axes.values())
         points = [dict(zip(axes, values, strict=True)) for values in product_points] + points
     return tuple(points)
+
+
+def points_of(axes: Mapping[str, Sequence[str]]) -> int:
+    """How many points the product of axes has; beyond the limit it is no longer exact."""
+    total = 1
+    for values in axes.values():
+        total = min(total * len(values), MAX_POINTS + 1)
+    return total
 
 
 _HEAD: Final = frozenset(("version", "kind", "type", "name"))

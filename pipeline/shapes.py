@@ -23,6 +23,8 @@ Table = Mapping[str, tuple[str, Reader]]
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)*) ?([kKmMgGtTpP]?)[iI]?[bB]?")
 _DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
 _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+#: So many different unknown keys get a hint; looking for the nearest one takes time.
+MAX_HINTS: Final = 100
 _KINDS: Final = {SCALAR: "a single value", LIST: "a list", MAP: "a map"}
 
 
@@ -34,6 +36,7 @@ class Notes:
     problems: list[Problem] = field(default_factory=list)
     deferred: list[Problem] = field(default_factory=list)
     warnings: list[Problem] = field(default_factory=list)
+    hints: dict[str, str] = field(default_factory=dict)
 
     def error(self, code: str, node: Node, message: str) -> None:
         problem = Problem(code, message, node.line, node.column, ERROR, self.file)
@@ -202,6 +205,10 @@ def fields(
 def unknown(notes: Notes, key: Node, where: str, known: Collection[str]) -> None:
     """Warn about a key nobody reads."""
     place = f" in `{where}`" if where else ""
-    near = difflib.get_close_matches(key.value[:100], known, n=1)
-    hint = f"did you mean `{near[0]}`?" if near else "it has no effect"
-    notes.warn("config:unknown-key", key, f"`{key.value[:100]}`{place}: {hint}")
+    name = key.value[:100]
+    hint = notes.hints.get(name)
+    if hint is None:
+        near = difflib.get_close_matches(name, known, n=1) if len(notes.hints) < MAX_HINTS else []
+        hint = f"did you mean `{near[0]}`?" if near else "it has no effect"
+        notes.hints[name] = hint
+    notes.warn("config:unknown-key", key, f"`{name}`{place}: {hint}")

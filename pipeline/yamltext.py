@@ -10,8 +10,10 @@ from __future__ import annotations
 
 import base64
 import binascii
+import gc
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -31,6 +33,8 @@ MAX_BYTES: Final = 2 * 1024 * 1024
 MAX_NODES: Final = 200_000
 MAX_EXPANDED: Final = 400_000
 MAX_DEPTH: Final = 100
+MAX_DOCUMENTS: Final = 1_000
+LARGE_CHARS: Final = 100_000
 
 SCALAR: Final = "scalar"
 LIST: Final = "list"
@@ -39,6 +43,7 @@ MAP: Final = "map"
 #: libyaml's parser where there is one; the pure one reads the same language, slower.
 LOADER: Final[Any] = getattr(yaml, "CBaseLoader", yaml.BaseLoader)
 
+_YAML_TAG: Final = "tag:yaml.org,2002:"
 _STR_TAG: Final = "tag:yaml.org,2002:str"
 _NULL_TAG: Final = "tag:yaml.org,2002:null"
 _BINARY_TAG: Final = "tag:yaml.org,2002:binary"
@@ -89,9 +94,16 @@ class Node:
 
     __slots__ = ("column", "kind", "line", "plain", "tag", "value", "weight")
 
-    def __init__(self, kind: str, value: Any, line: int, column: int) -> None:
-        self.kind, self.value, self.line, self.column = kind, value, line, column
-        self.plain, self.tag, self.weight = False, "", 1
+    def __init__(
+        self, kind: str, value: Any, line: int, column: int, plain: bool = False, tag: str = ""
+    ) -> None:
+        self.kind = kind
+        self.value = value
+        self.line = line
+        self.column = column
+        self.plain = plain
+        self.tag = tag
+        self.weight = 1
 
     @property
     def null(self) -> bool:
@@ -99,6 +111,19 @@ class Node:
         return self.kind == SCALAR and (
             self.tag == _NULL_TAG or (self.plain and self.value in _NULLS)
         )
+
+
+@contextmanager
+def collector_paused(size: int) -> Iterator[None]:
+    """Keep the garbage collector away while a large tree grows: a third of the time."""
+    if size < LARGE_CHARS or not gc.isenabled():
+        yield
+        return
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.enable()
 
 
 def split(text: str) -> list[Part]:
@@ -157,16 +182,17 @@ class _Composer:
         self.offset = offset
         self.anchors: dict[str, Node] = {}
         self.open: list[Node] = []
-        self.keys: list[Node | None] = []
         self.count = 0
+        self.expanded = 0
         self.root: Node | None = None
 
     def run(self, loader: Any) -> Node | None:
-        while loader.check_event():
-            event = loader.get_event()
+        place, scalar, check, take = self._place, self._scalar, loader.check_event, loader.get_event
+        while check():
+            event = take()
             kind = type(event)
             if kind is ScalarEvent:
-                self._place(self._scalar(event))
+                place(scalar(event))
             elif kind is MappingStartEvent:
                 self._start(self._node(event, MAP))
             elif kind is SequenceStartEvent:
@@ -174,34 +200,31 @@ class _Composer:
             elif kind is MappingEndEvent or kind is SequenceEndEvent:
                 self._end()
             elif kind is AliasEvent:
-                self._place(self._alias(event))
+                place(self._alias(event))
             elif self.root is not None and not self.open:
                 break
         return self.root
 
-    def _node(self, event: Any, kind: str, value: Any = None) -> Node:
-        mark = event.start_mark
+    def _scalar(self, event: Any) -> Node:
+        mark, tag = event.start_mark, event.tag
+        plain = event.implicit[0] and tag is None
         line, column = mark.line + 1 + self.offset, mark.column + 1
-        node = Node(kind, [] if value is None else value, line, column)
+        node = Node(SCALAR, event.value, line, column, plain)
         self.count += 1
-        if self.count > MAX_NODES:
-            raise YamlError(
-                "yaml:too-large", f"more than {MAX_NODES} values in one document", line, column
-            )
         if event.anchor is not None:
             self.anchors[event.anchor] = node
+        if tag is not None and tag != "!":
+            _tagged(node, tag)
         return node
 
-    def _scalar(self, event: Any) -> Node:
-        node = self._node(event, SCALAR, event.value)
-        tag = event.tag
-        if tag is None or tag == "!":
-            node.plain = event.implicit[0] and tag is None
-        elif tag == _BINARY_TAG:
-            node.value = _unpack(node)
-        else:
-            node.tag = tag
-            node.plain = tag != _STR_TAG and tag.startswith("tag:yaml.org,2002:")
+    def _node(self, event: Any, kind: str) -> Node:
+        mark = event.start_mark
+        node = Node(kind, [], mark.line + 1 + self.offset, mark.column + 1)
+        self.count += 1
+        if self.count > MAX_NODES:
+            raise _too_large(node)
+        if event.anchor is not None:
+            self.anchors[event.anchor] = node
         return node
 
     def _alias(self, event: Any) -> Node:
@@ -213,6 +236,10 @@ class _Composer:
         if any(node is one for one in self.open):
             message = f"the value of anchor `{event.anchor}` contains itself"
             raise YamlError("yaml:endless-alias", message, line, column)
+        self.expanded += node.weight
+        if self.expanded > MAX_EXPANDED:
+            message = f"aliases make more than {MAX_EXPANDED} values of it"
+            raise YamlError("yaml:too-many-aliases", message, line, column)
         return node
 
     def _start(self, node: Node) -> None:
@@ -220,30 +247,36 @@ class _Composer:
             message = f"nested deeper than {MAX_DEPTH} levels"
             raise YamlError("yaml:too-deep", message, node.line, node.column)
         self.open.append(node)
-        self.keys.append(None)
 
     def _end(self) -> None:
-        self.keys.pop()
-        self._place(self.open.pop())
+        node = self.open.pop()
+        if node.kind == MAP:
+            node.value = list(zip(node.value[::2], node.value[1::2], strict=True))
+        self._place(node)
 
     def _place(self, node: Node) -> None:
-        if not self.open:
-            self.root = node
-            return
-        parent = self.open[-1]
-        parent.weight += node.weight
-        if parent.weight - self.count > MAX_EXPANDED:
-            message = f"aliases make more than {MAX_EXPANDED} values of it"
-            raise YamlError("yaml:too-many-aliases", message, parent.line, parent.column)
-        if parent.kind == LIST:
+        """Put a node into the open one; the keys and values of a map alternate until its end."""
+        if self.open:
+            parent = self.open[-1]
             parent.value.append(node)
-            return
-        key = self.keys[-1]
-        if key is None:
-            self.keys[-1] = node
+            parent.weight += node.weight
+            if len(parent.value) > MAX_NODES:
+                raise _too_large(node)
         else:
-            parent.value.append((key, node))
-            self.keys[-1] = None
+            self.root = node
+
+
+def _too_large(node: Node) -> YamlError:
+    message = f"more than {MAX_NODES} values in one document"
+    return YamlError("yaml:too-large", message, node.line, node.column)
+
+
+def _tagged(node: Node, tag: str) -> None:
+    """Apply a tag: those of YAML itself but `!!str` leave the value to be resolved."""
+    node.tag = tag
+    node.plain = tag.startswith(_YAML_TAG) and tag not in (_STR_TAG, _BINARY_TAG)
+    if tag == _BINARY_TAG:
+        node.value = _unpack(node)
 
 
 def _unpack(node: Node) -> str:
@@ -266,14 +299,18 @@ def _syntax_error(fault: yaml.YAMLError, offset: int) -> YamlError:
     return YamlError("yaml:syntax", message, mark.line + 1 + offset, mark.column + 1)
 
 
-def pairs(node: Node) -> Iterator[tuple[Node, Node]]:
+def pairs(node: Node) -> Iterable[tuple[Node, Node]]:
     """The pairs of a map with its merges (`<<`) laid under its own keys, in order.
 
     Raises: YamlError if a merged value is neither a map nor a list of maps.
     """
-    if not any(_is_merge(key) for key, _ in node.value):
-        yield from node.value
-        return
+    for key, _ in node.value:
+        if key.plain and key.value == "<<":
+            return _with_merges(node)
+    return node.value  # type: ignore[no-any-return]
+
+
+def _with_merges(node: Node) -> Iterator[tuple[Node, Node]]:
     own = {key.value for key, _ in node.value if key.kind == SCALAR and not _is_merge(key)}
     for key, value in node.value:
         if not _is_merge(key):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from pipeline.convert import legacy, woodpecker
 from pipeline.convert.woodpecker import combine
+from pipeline.yamltext import collector_paused
 
 
 def modernise(text: str, file: str) -> str:
@@ -11,10 +12,11 @@ def modernise(text: str, file: str) -> str:
 
     Raises: PipelineError naming what cannot be converted, and its new spelling.
     """
-    if legacy.is_legacy(text):
-        return legacy.convert(text, file)
-    if woodpecker.is_workflow(text, file):
-        return woodpecker.convert(text, file)
+    with collector_paused(len(text)):
+        if legacy.is_legacy(text):
+            return legacy.convert(text, file)
+        if woodpecker.is_workflow(text, file):
+            return woodpecker.convert(text, file)
     return text
 
 

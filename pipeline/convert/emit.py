@@ -18,11 +18,8 @@ _STR: Final = "tag:yaml.org,2002:str"
 _SAFE: Final = re.compile(r"[A-Za-z0-9_./$(][A-Za-z0-9_./@$(){}+ =,;|&<>'\"*?\[\]^~!%\\-]*")
 
 
-class _Dumper(yaml.SafeDumper):
-    """Lists are indented below their key."""
-
-    def increase_indent(self, flow: bool = False, indentless: bool = False) -> Any:
-        return super().increase_indent(flow, False)
+#: libyaml's emitter where there is one.
+_DUMPER: Final[Any] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 
 def to_yaml(documents: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()) -> str:
@@ -31,7 +28,7 @@ def to_yaml(documents: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()) -
     Values are dicts, sequences, str, bool, int, float, None or `Node`.
     """
     texts = [
-        yaml.serialize(_node(one), Dumper=_Dumper, width=1 << 30, allow_unicode=True)
+        yaml.serialize(_node(one), Dumper=_DUMPER, width=1 << 30, allow_unicode=True)
         for one in documents
     ]
     head = "".join(f"# {' '.join(note.split())}\n" for note in notes)

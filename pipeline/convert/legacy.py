@@ -15,10 +15,10 @@ from typing import Final
 from pipeline.convert import parts
 from pipeline.convert.emit import to_yaml
 from pipeline.convert.parts import Data, Draft, Volumes, condition, entries, strings, table
+from pipeline.reader import MAX_POINTS, points_of
 from pipeline.shapes import boolean, text
 from pipeline.yamltext import LIST, MAP, Node, YamlError, compose, split
 
-MAX_POINTS: Final = 100
 _PULLS: Final = ("refs/pull/**", "refs/pull-requests/**", "refs/merge-requests/**")
 _MATCH: Final = re.compile(r"^pipeline:(\s+)?$", re.MULTILINE)
 _LISTS: Final = ("command", "commands", "entrypoint", "dns", "dns_search", "extra_hosts")
@@ -54,7 +54,7 @@ def convert(source: str, file: str) -> str:
     try:
         roots = iter(documents)
         root = next((node for part in roots if (node := compose(part)) is not None), None)
-        output = _documents(draft, table(draft, root, "file"))
+        output = _documents(draft, root)
         if next(roots, None) is not None:
             draft.drop("all documents but the first")
     except YamlError as fault:
@@ -67,8 +67,10 @@ def _comments(draft: Draft) -> list[str]:
     return ["Converted from the format before 1.0.", *(f"Left out: {one}" for one in draft.dropped)]
 
 
-def _documents(draft: Draft, top: Mapping[str, Node]) -> list[Data]:
+def _documents(draft: Draft, root: Node | None) -> list[Data]:
+    top = table(draft, root, "file")
     points = _points(draft, top.get("matrix"))
+    draft.check_size(root, len(points))
     pipelines = [
         _pipeline(draft, top, f"matrix-{number}", point)
         for number, point in enumerate(points, start=1)
@@ -206,11 +208,8 @@ def _points(draft: Draft, node: Node | None) -> list[dict[str, str]]:
         key: [item.value for item in strings(draft, value, f"matrix.{key}")]
         for key, value in values.items()
     }
-    total = 1
-    for items in axes.values():
-        total *= len(items)
-    if total > MAX_POINTS:
-        draft.refuse(node, "matrix", f"it has {total} points, at most {MAX_POINTS} are allowed")
+    if points_of(axes) > MAX_POINTS:
+        draft.refuse(node, "matrix", f"it has more than {MAX_POINTS} points")
         return []
     product = itertools.product(*axes.values()) if axes else ()
     return [dict(zip(axes, items, strict=True)) for items in product]

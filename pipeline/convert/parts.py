@@ -13,6 +13,8 @@ from pipeline.yamltext import LIST, MAP, SCALAR, Node, pairs
 
 Data = dict[str, Any]
 
+#: A converted file has at most so many values.
+MAX_VALUES: Final = 60_000
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9]+")
 #: Events under their new names.
 EVENTS: Final[Mapping[str, str]] = {"deployment": "promote", "manual": "custom"}
@@ -32,6 +34,13 @@ class Draft(Notes):
     def refuse(self, node: Node, construct: str, advice: str) -> None:
         """Note a construct without the same meaning here."""
         self.error("convert:unsupported", node, f"`{construct}` cannot be converted: {advice}")
+
+    def check_size(self, node: Node | None, times: int = 1) -> None:
+        """Refuse to write more than is good: a file `times` over."""
+        if node is not None and node.weight * max(times, 1) > MAX_VALUES:
+            message = f"the file is too large to be converted: more than {MAX_VALUES} values"
+            self.error("yaml:too-large", node, message)
+            self.raise_problems()
 
     def raise_problems(self) -> None:
         """Raise everything noted so far, if anything was."""

@@ -146,7 +146,9 @@ def _read(draft: Draft, source: str, file: str) -> Workflow:
         documents = [node for part in split(source) if (node := compose(part)) is not None]
         if len(documents) > 1:
             draft.refuse(documents[1], "---", "write one workflow per file")
-        top = table(draft, documents[0] if documents else None, "file")
+        root = documents[0] if documents else None
+        draft.check_size(root)
+        top = table(draft, root, "file")
     except YamlError as fault:
         draft.problems.append(fault.problem(file))
     return Workflow(draft, top, workflow_name(file))
@@ -185,6 +187,7 @@ class Workflow:
         points = matrix(self.draft, self.top["matrix"], "matrix") if "matrix" in self.top else ()
         if not points or not self._split():
             return [self._pipeline(self.name, {}, points, depends_on)]
+        self.draft.check_size(self.top.get("steps"), len(points))
         return [
             self._pipeline(point_name(self.name, point), point, (), depends_on) for point in points
         ]
