@@ -123,6 +123,8 @@ class Link:
         self.give_up: threading.Event | None = None
         self._connection: http.client.HTTPConnection | None = None
         self._used = 0.0
+        #: When the last answer was given, by the server's clock as HTTP writes it.
+        self.server_date = ""
         self._aborted = False
 
     def close(self) -> None:
@@ -235,6 +237,7 @@ class Link:
         response = connection.getresponse()
         body = response.read()
         self._used = time.monotonic()
+        self.server_date = response.headers.get("Date", "")
         self.gate.note_answer()
         if response.status >= 300:
             raise _refusal(response.status, body)

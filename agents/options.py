@@ -81,13 +81,14 @@ def resolve(flags: Mapping[str, str | Sequence[str]], environ: Mapping[str, str]
 def to_environ(options: Options) -> dict[str, str]:
     """The variables that make `load` give these options again: how a child process is told.
 
-    Only what was given is named; secrets are in it. Raises: nothing.
+    Only what came from flags and the file is named, the child inherits the environment's rest;
+    secrets are in it.
     """
     table = {entry.field: entry for entry in entries().values()}
     return {
         table[name].variable: _as_text(getattr(options, name))
-        for name in options.sources
-        if name in table and name not in ("config", "name_from_env")
+        for name, source in options.sources.items()
+        if not source.startswith("environment") and name not in ("config", "name_from_env")
     }
 
 

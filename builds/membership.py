@@ -118,6 +118,12 @@ def join(text: str, hello: Join, address: str) -> Joined:
     return Joined(agent.pk, own.text, settings.AGENT_BROKER_URL, tuple(queues(agent)))
 
 
+def would_join(text: str, hello: Join) -> Joined:
+    """What an agent would be told if it joined, but no agent is made. Raises: Refused."""
+    _check_bounds(_join_token(text), hello)
+    return Joined(0, "", settings.AGENT_BROKER_URL)
+
+
 def agent_by_token(text: str) -> Agent | None:
     """The agent whose own token this is."""
     if not text.startswith(AGENT_TOKEN):

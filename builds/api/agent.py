@@ -18,7 +18,7 @@ from django.urls import path, re_path
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods
 
-from builds import claims
+from builds import claims, membership
 from builds.api.auth import bearer
 from builds.logs import BatchError
 from builds.models import Agent
@@ -86,10 +86,16 @@ def by_agent(view: View) -> View:
 @require_http_methods(["POST"])
 @answering
 def join(request: HttpRequest) -> HttpResponse:
-    """`POST agents`: a join token and a description become an agent with its own token."""
+    """`POST agents`: a join token and a description become an agent with its own token.
+
+    With `?check=1` none is made: the answer says whether it would be, and where tickets come from.
+    """
     token = bearer(request.headers.get("Authorization", ""))
     address = request.META.get("REMOTE_ADDR", "")
-    return _json(claims.join(token, _read(Join, request), address))
+    hello = _read(Join, request)
+    if "check" in request.GET:
+        return _json(membership.would_join(token, hello))
+    return _json(claims.join(token, hello, address))
 
 
 @require_http_methods(["DELETE"])

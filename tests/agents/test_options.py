@@ -303,7 +303,9 @@ def test_a_child_process_can_be_told_the_same_options(tmp_path: Path) -> None:
     argv = ["--labels", "a=b,c=d", "--files", '"/x,y:/z"', "--debug", "--memory", "1g"]
     options = load([*argv, "--state-dir", str(tmp_path)], TWO)
 
-    assert resolve({}, to_environ(options)) == options
+    told = to_environ(options)
+    assert resolve({}, {**TWO, **told}) == options
+    assert not set(told) & set(TWO)
 
 
 def test_the_table_is_whole() -> None:

@@ -1,0 +1,135 @@
+"""What `ci-agent check` looks at: everything an agent needs, before it is started."""
+
+from __future__ import annotations
+
+import email.utils
+import http.client
+import os
+import shutil
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Final, Literal
+
+from agents.drivers.base import DriverError
+from agents.link import Gate, Link, LinkError
+from agents.options import Options
+from pipeline.wire import Join, Joined
+
+Status = Literal["ok", "warning", "failed", "skipped"]
+#: Leases and logs need no clock; certificates and what people read do.
+_CLOCK_S: Final = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Finding:
+    """One line of the table."""
+
+    name: str
+    status: Status
+    text: str
+
+
+def check(options: Options, *, version: str, offline: bool) -> Iterator[Finding]:
+    """Look at one thing after another. `offline`: at nothing but the configuration."""
+    given = len(options.sources)
+    yield Finding("configuration", "ok", f"{given} options given, the others have their defaults")
+    if offline:
+        return
+    joined, findings = _server(options, version)
+    yield from findings
+    yield _redis(options.redis_url or (joined.broker_url if joined else ""))
+    yield _docker(options)
+    yield _disk(options)
+
+
+def _server(options: Options, version: str) -> tuple[Joined | None, list[Finding]]:
+    """Ask the server whether it would take this agent in."""
+    link = Link(options, Gate())
+    link.token = options.token
+    hello = Join(
+        name=options.name or "check",
+        version=version,
+        os=options.os,
+        arch=options.arch,
+        variant=options.variant,
+        kernel=options.kernel,
+        labels=options.labels,
+        types=options.types,
+        capacity=options.concurrency,
+    )
+    try:
+        joined = link.post("agents?check=1", hello, Joined, patient=False)
+    except LinkError as fault:
+        answered = Finding("server", "ok", f"{options.server} answers")
+        return None, [answered, Finding("token", "failed", str(fault)), _clock(link)]
+    except (OSError, http.client.HTTPException) as fault:
+        text = f"{options.server} cannot be reached: {fault or type(fault).__name__}"
+        skipped = [Finding(name, "skipped", "no server") for name in ("token", "clock")]
+        return None, [Finding("server", "failed", text), *skipped]
+    finally:
+        link.close()
+    answered = Finding("server", "ok", f"{options.server} answers")
+    return joined, [answered, Finding("token", "ok", "the server knows it"), _clock(link)]
+
+
+def _clock(link: Link) -> Finding:
+    try:
+        theirs = email.utils.parsedate_to_datetime(link.server_date).timestamp()
+    except (TypeError, ValueError):
+        return Finding("clock", "skipped", "the server does not say the time")
+    off = time.time() - theirs
+    if abs(off) > _CLOCK_S:
+        return Finding("clock", "warning", f"this host's is {off:+.0f} s from the server's")
+    return Finding("clock", "ok", "as the server's")
+
+
+def _redis(url: str) -> Finding:
+    if not url:
+        return Finding("redis", "skipped", "the server did not say where it is")
+    import redis
+
+    client = redis.Redis.from_url(url, socket_connect_timeout=5, socket_timeout=5)
+    where = url.rpartition("@")[2]
+    try:
+        client.ping()
+    except (redis.RedisError, OSError) as fault:
+        return Finding("redis", "failed", f"{where}: {fault}")
+    finally:
+        client.close()
+    return Finding("redis", "ok", f"{where} answers")
+
+
+def _docker(options: Options) -> Finding:
+    if "docker" not in options.types:
+        return Finding("docker", "skipped", f"isolation {options.isolation} needs no engine")
+    from agents.drivers.docker import DockerDriver
+
+    driver = DockerDriver(options)
+    try:
+        driver.check()
+        info = driver.engine.info()
+    except DriverError as fault:
+        if options.isolation == "docker":
+            return Finding("docker", "failed", str(fault))
+        return Finding("docker", "warning", f"{fault}; only exec stages will run here")
+    text = f"engine {info.get('ServerVersion')} with {info.get('NCPU')} CPUs"
+    return Finding("docker", "ok", text)
+
+
+def _disk(options: Options) -> Finding:
+    for folder in (options.state_dir, options.work_dir):
+        place = _existing(folder)
+        if not os.access(place, os.W_OK):
+            return Finding("disk", "failed", f"{folder} cannot be written")
+    free = shutil.disk_usage(_existing(options.work_dir)).free
+    text = f"{free / 2**30:.1f} GiB free in {options.work_dir}"
+    if free < options.disk_free_min:
+        return Finding("disk", "failed", f"{text}, less than disk-free-min")
+    return Finding("disk", "ok", text)
+
+
+def _existing(folder: Path) -> Path:
+    """The folder, or the nearest one above it that is there."""
+    return next(place for place in (folder, *folder.absolute().parents) if place.exists())
