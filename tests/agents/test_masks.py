@@ -1,0 +1,99 @@
+"""Masking: what is hidden, and that chunks do not matter."""
+
+from __future__ import annotations
+
+import base64
+from urllib.parse import quote, quote_plus
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from agents.logs.masks import MASK, Masker, terms
+
+SECRET = "s3cr3t/with+odd=characters & more"
+
+
+def mask(text: bytes, *values: str) -> bytes:
+    masker = Masker(terms(values))
+    return masker.feed(text) + masker.finish()
+
+
+@pytest.mark.parametrize(
+    "form",
+    [
+        SECRET,
+        quote(SECRET, safe=""),
+        quote(SECRET),
+        quote_plus(SECRET),
+        base64.b64encode(SECRET.encode()).decode().rstrip("="),
+        base64.urlsafe_b64encode(b"user:" + SECRET.encode() + b"!").decode(),
+    ],
+)
+def test_it_hides_every_form_of_a_secret(form: str) -> None:
+    out = mask(f"before {form} after\n".encode(), SECRET)
+    assert MASK in out
+    assert SECRET.encode() not in out
+    assert out.startswith(b"before ")
+    assert out.endswith(b" after\n")
+    assert form.encode()[8:-8] not in out
+
+
+@pytest.mark.parametrize("lead", ["", "a", "ab", "abc"])
+def test_it_hides_a_secret_wherever_it_stands_in_base64(lead: str) -> None:
+    encoded = base64.b64encode(f"{lead}{SECRET}tail".encode()).decode()
+    core = encoded[len(lead) * 8 // 6 + 2 : -8]
+    assert core.encode() not in mask(f"{encoded}\n".encode(), SECRET)
+
+
+def test_it_hides_each_line_of_a_secret_trimmed() -> None:
+    out = mask(
+        b"-----BEGIN KEY-----\n  abcdef\n-----END KEY-----\n", "-----BEGIN KEY-----\nabcdef\n"
+    )
+    assert out == b"******\n  ******\n-----END KEY-----\n"
+
+
+def test_it_leaves_parts_of_one_character_alone() -> None:
+    assert mask(b"a b c\n", "a\nb") == b"a b c\n"
+
+
+def test_it_prefers_the_longest_term() -> None:
+    masker = Masker([b"abc", b"abcdef"])
+    assert masker.feed(b"xabcdefx\n") == b"x******x\n"
+
+
+def test_it_withholds_what_could_begin_a_term() -> None:
+    masker = Masker([b"secret"])
+    assert masker.feed(b"a sec") == b"a "
+    assert masker.feed(b"ond") == b"second"
+    assert masker.feed(b" secre") == b" "
+    assert masker.finish() == b"secre"
+
+
+def test_it_withholds_nothing_across_lines() -> None:
+    assert Masker([b"secret"]).feed(b"secre\n") == b"secre\n"
+
+
+@given(
+    hidden=st.sets(
+        st.binary(min_size=1, max_size=6).map(lambda b: bytes(c % 2 + 97 for c in b)), min_size=1
+    ),
+    text=st.lists(st.sampled_from([b"a", b"b", b"\n"])).map(b"".join),
+    cuts=st.lists(st.integers(1, 5)),
+)
+def test_chunks_do_not_matter(hidden: set[bytes], text: bytes, cuts: list[int]) -> None:
+    whole = Masker(hidden)
+    expected = whole.feed(text) + whole.finish()
+    masker, out, place = Masker(hidden), b"", 0
+    for size in cuts:
+        out += masker.feed(text[place : place + size])
+        place += size
+    assert out + masker.feed(text[place:]) + masker.finish() == expected
+
+
+def test_a_secret_cut_at_every_byte_never_escapes() -> None:
+    secret = b"correct horse battery staple"
+    text = b"x" + secret + b"y"
+    for cut in range(len(text)):
+        masker = Masker([secret])
+        assert masker.feed(text[:cut]) + masker.feed(text[cut:]) + masker.finish() == b"x******y"
