@@ -28,6 +28,22 @@ def can(user: User | AnonymousUser | None, repo: Repo, level: Level) -> bool:
     return Perm.objects.filter(user=user, repo=repo, **{level: True}).exists()
 
 
+def belongs(user: User, namespace: str, *, admin: bool = False) -> bool:
+    """Whether a user is a member of a namespace, or an administrator of it.
+
+    He is where he bears its name, owns a repo in it, or has (admin) rights on one.
+    Source: reference server, section 0, "Org access".
+    """
+    if not user.is_active:
+        return False
+    if user.is_superuser or user.username == namespace:
+        return True
+    if Repo.objects.filter(namespace=namespace, owner=user).exists():
+        return True
+    rights = Perm.objects.filter(user=user, repo__namespace=namespace, read=True)
+    return (rights.filter(admin=True) if admin else rights).exists()
+
+
 def visible(user: User | AnonymousUser | None) -> QuerySet[Repo]:
     """The repos a user (or guest) may read."""
     repos = Repo.objects.all()

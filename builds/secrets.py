@@ -94,6 +94,15 @@ def user_token(user: User, rotate: bool = False) -> str:
     return text
 
 
+def give_token(user: User, text: str = "") -> str:
+    """Give a user this API token, chosen by an administrator; a new one where it is empty."""
+    if not text:
+        return user_token(user, rotate=True)
+    user.token_sealed, user.token_sha256 = seal(text), hash_token(text)
+    user.save(update_fields=["token_sealed", "token_sha256"])
+    return text
+
+
 def user_by_token(text: str) -> User | None:
     """The active user whose API token this is."""
     if not text:

@@ -256,7 +256,7 @@ def _create(build: Build, stored: Config, file: File) -> Build | None:
     paths = None if stored.paths is None else tuple(stored.paths)
     chosen = plan(file, repo_facts(repo), build_facts(build, paths), instance=system().host)
     if not chosen.stages:
-        log.info("build.no_match", repo=repo.slug, event=build.event)
+        log.info("build.no_match", repo=repo.slug, build_event=build.event)
         return None
     stages = [_stage(repo, planned) for planned in chosen.stages]
     made = transitions.create_build(build, stages, stored, blocked=_is_blocked(build, stored))

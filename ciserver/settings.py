@@ -141,4 +141,5 @@ SPECTACULAR_SETTINGS = {
     "DESCRIPTION": "Drone's REST API, served by ciserver.",
     "VERSION": VERSION,
     "SERVE_INCLUDE_SCHEMA": False,
+    "POSTPROCESSING_HOOKS": ["builds.api.schema.plain_paths"],
 }

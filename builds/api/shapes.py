@@ -46,11 +46,20 @@ class Key:
 class Shape:
     """An object of the API, made from rows of `.values(*shape.columns)`."""
 
-    def __init__(self, name: str, *keys: Key, nested: Mapping[str, Any] | None = None) -> None:
+    def __init__(
+        self, name: str, doc: str, *keys: Key, nested: Mapping[str, Any] | None = None
+    ) -> None:
         self.name = name
         self.keys = keys
         self.columns = tuple(dict.fromkeys(key.column for key in keys if key.column))
-        self._nested = nested or {}
+        fields: dict[str, Any] = {
+            key.name: _SERIALIZERS[key.kind](required=not key.optional) for key in keys
+        }
+        fields.update(nested or {})
+        #: A serializer class, for the schema.
+        self.serializer: type[serializers.Serializer[Any]] = type(
+            name, (serializers.Serializer,), {**fields, "__doc__": doc}
+        )
 
     def json(self, row: Mapping[str, Any]) -> Json:
         """The object of one row."""
@@ -66,14 +75,6 @@ class Shape:
     def all(self, rows: QuerySet[Any]) -> list[Json]:
         """The objects of a query."""
         return [self.json(row) for row in rows.values(*self.columns)]
-
-    def serializer(self) -> type[serializers.Serializer[Any]]:
-        """A serializer class for the schema."""
-        fields: dict[str, Any] = {
-            key.name: _SERIALIZERS[key.kind](required=not key.optional) for key in self.keys
-        }
-        fields.update(self._nested)
-        return type(self.name, (serializers.Serializer,), fields)
 
 
 def _keys(text: str, kind: str, optional: bool = False) -> list[Key]:
@@ -92,6 +93,7 @@ def _maybe(text: str, kind: str = STRING) -> Key:
 
 STEP: Final = Shape(
     "Step",
+    "A step of a stage; `step_id` is the stage's id.",
     *_keys("id step_id=stage_id number", INTEGER),
     *_keys("name status", STRING),
     _maybe("error"),
@@ -106,6 +108,7 @@ STEP: Final = Shape(
 )
 STAGE: Final = Shape(
     "Stage",
+    "A pipeline of a build.",
     *_keys("id repo_id build_id number", INTEGER),
     _key("name"),
     *_keys("kind type", STRING, optional=True),
@@ -122,10 +125,11 @@ STAGE: Final = Shape(
     *_keys("on_success on_failure", BOOLEAN),
     _maybe("depends_on", LIST),
     _maybe("labels", MAP),
-    nested={"steps": STEP.serializer()(many=True, required=False)},
+    nested={"steps": STEP.serializer(many=True, required=False)},
 )
 BUILD: Final = Shape(
     "Build",
+    "A build; `stages` where one build is asked for.",
     *_keys("id repo_id", INTEGER),
     _key("trigger"),
     _key("number", INTEGER),
@@ -143,7 +147,7 @@ BUILD: Final = Shape(
     _maybe("debug", BOOLEAN),
     *_keys("started finished created updated", TIME),
     _key("version", INTEGER),
-    nested={"stages": STAGE.serializer()(many=True, required=False)},
+    nested={"stages": STAGE.serializer(many=True, required=False)},
 )
 
 
@@ -157,6 +161,7 @@ class Permission(serializers.Serializer[Any]):
 
 REPO: Final = Shape(
     "Repo",
+    "A repository; `timeout` in minutes.",
     _key("id", INTEGER),
     _key("uid"),
     _key("user_id=owner_id", INTEGER),
@@ -174,12 +179,13 @@ REPO: Final = Shape(
     _key("version", INTEGER),
     _key("archived", BOOLEAN),
     nested={
-        "build": BUILD.serializer()(required=False),
+        "build": BUILD.serializer(required=False),
         "permissions": Permission(required=False),
     },
 )
 USER: Final = Shape(
     "User",
+    "A person or a machine.",
     _key("id", INTEGER),
     _key("login=username"),
     _key("email"),
@@ -192,12 +198,42 @@ USER: Final = Shape(
 )
 SECRET: Final = Shape(
     "Secret",
+    "A secret without its value.",
     *_keys("id repo_id", INTEGER, optional=True),
     *_keys("namespace name", STRING, optional=True),
     *_keys("pull_request pull_request_push", BOOLEAN, optional=True),
 )
+BUILD_STAGE: Final = Shape(
+    "RepoBuildStage",
+    "A stage with its build and repo.",
+    _key("repo_namespace=repo__namespace"),
+    _key("repo_name=repo__name"),
+    _key("repo_slug=repo__slug"),
+    _key("build_number=build__number", INTEGER),
+    _key("build_author=build__author_login"),
+    *_keys("build_author_name=build__author_name build_author_email=build__author_email", STRING),
+    *_keys("build_author_avatar=build__author_avatar build_sender=build__sender", STRING),
+    *_keys("build_started=build__started build_finished=build__finished", TIME),
+    *_keys("build_created=build__created build_updated=build__updated", TIME),
+    *_keys("stage_name=name stage_kind=kind stage_type=type stage_status=status", STRING),
+    *_keys("stage_machine=machine stage_os=os stage_arch=arch", STRING),
+    *_keys("stage_variant=variant stage_kernel=kernel", STRING),
+    *_keys("stage_limit=limit stage_limit_repo=throttle", INTEGER),
+    *_keys("stage_started=started stage_stopped=stopped", TIME),
+)
+COLLABORATOR: Final = Shape(
+    "Collaborator",
+    "A person with rights on a repo.",
+    _key("user_id", INTEGER),
+    _key("repo_id=repo__uid"),
+    _key("login=user__username"),
+    _key("avatar=user__avatar"),
+    *_keys("read write admin", BOOLEAN),
+    *_keys("synced created=synced updated=synced", TIME),
+)
 TEMPLATE: Final = Shape(
     "Template",
+    "A pipeline template.",
     _maybe("id", INTEGER),
     *_keys("name namespace data", STRING, optional=True),
     *_keys("created updated", TIME, optional=True),

@@ -69,6 +69,18 @@ def test_joining_gives_an_identity_of_its_own(joined: dict[str, Any]) -> None:
     assert joined["v"] == 1
 
 
+def test_a_join_can_be_tried_without_joining() -> None:
+    token = membership.new_join_token("tests")
+    hello = {"name": "one", "version": "1"}
+
+    answer = Call(token)("POST", "agents?check=1", hello)
+
+    assert answer.status_code == 200
+    assert "token" not in answer.json() or not answer.json()["token"]
+    assert not Agent.objects.exists()
+    assert Call("cij_wrong")("POST", "agents?check=1", hello).status_code == 401
+
+
 @pytest.mark.parametrize("token", ["", "wrong", "cij_wrong"])
 def test_a_wrong_join_token_is_401(token: str) -> None:
     answer = Call(token)("POST", "agents", {"name": "one", "version": "1"})
