@@ -33,11 +33,13 @@ from pipeline.resources import (
     When,
     WorkspaceDef,
 )
-from pipeline.shapes import Notes
+from pipeline.shapes import Notes, Table, fields
+from pipeline.shapes import text as text_
 from pipeline.yamltext import (
     MAP,
     MAX_BYTES,
     MAX_DOCUMENTS,
+    SCALAR,
     Node,
     Part,
     YamlError,
@@ -54,6 +56,15 @@ __all__ = [
 ]  # fmt: skip
 
 DEFAULT_FILE: Final = ".drone.yml"
+
+_HEAD: Final[Table] = {"kind": ("kind", text_), "version": ("version", text_)}
+_STRANGERS: Final = (
+    (frozenset({"build", "script", "publish", "deploy"}),
+     "the format before 0.5: write its sections as `steps` with `image` and `commands`"),
+    (frozenset({"jobs", "on"}), "a GitHub workflow"),
+    (frozenset({"stages", "before_script", "include"}), "a GitLab file"),
+    (frozenset({"pipelines"}), "a Bitbucket file"),
+)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -120,20 +131,23 @@ def _document(notes: Notes, node: Node | None, part: Part) -> Document | None:
     if node.kind != MAP:
         notes.wrong(node, "document", "a map with a `kind`")
         return None
-    kind = _kind(node)
-    if not kind:
-        message = "the document has no `kind`: a pipeline starts with `kind: pipeline`"
-        notes.error("config:missing-kind", node, message)
-        return None
-    return document(notes, node, kind)
-
-
-def _kind(node: Node) -> str:
-    kind = ""
+    head = fields(Notes(notes.file), node, "", _HEAD)
     for key, value in pairs(node):
-        if key.value == "kind":
-            kind = "" if value.null or not isinstance(value.value, str) else value.value
-    return kind
+        if key.value in _HEAD and value.kind != SCALAR:
+            notes.wrong(value, key.value, "a single value")
+    if not head.get("kind"):
+        notes.error("config:missing-kind", node, _kindless(node))
+        return None
+    return document(notes, node, head["kind"])
+
+
+def _kindless(node: Node) -> str:
+    keys = {key.value for key, _ in pairs(node) if key.kind == SCALAR}
+    message = "the document has no `kind`: a pipeline starts with `kind: pipeline`"
+    for known, name in _STRANGERS:
+        if keys & known:
+            return f"{message}; this looks like {name}"
+    return message
 
 
 def point_name(name: str, point: Mapping[str, str]) -> str:

@@ -66,6 +66,20 @@ _FLOAT: Final = re.compile(r"[-+]?[0-9]*\.?[0-9]+([eE][-+][0-9]+)?")
 _DOT_FLOAT: Final = re.compile(r"\.[0-9]+([eE][-+]?[0-9]+)?")
 
 
+#: Words of the parser and what a person can do about them; `since` is where the thing starts.
+_ADVICE: Final = (
+    ("could not find expected ':'", "neither `key: value` nor a part of what stands above"),
+    ("did not find expected key", "the indentation does not fit the map{since}"),
+    ("did not find expected '-'", "the indentation does not fit the list{since}"),
+    ("mapping values are not allowed", "a second `: ` in one value: quote the text"),
+    ("cannot start any token", "a tab, `@`, `%` or a backtick starts a value: quote it"),
+    ("alphabetic or numeric character", "quote text that starts with `*` or `&`"),
+    ("unexpected end of stream", "a quote{since} is never closed"),
+    ("did not find expected ',' or", "a bracket{since} is never closed"),
+    ("control characters", "there is an invisible control character"),
+)
+
+
 class YamlError(Exception):
     """Text that is not YAML, or more of it than is good. Positions are those of the file."""
 
@@ -288,12 +302,13 @@ def _unpack(node: Node) -> str:
 
 
 def _syntax_error(fault: yaml.YAMLError, offset: int) -> YamlError:
+    """What the parser says, after what it mostly means."""
     mark = getattr(fault, "problem_mark", None)
-    problem = getattr(fault, "problem", None) or getattr(fault, "reason", None) or "not YAML"
-    context = getattr(fault, "context", None)
-    message = f"{context}: {problem}" if context else str(problem)
-    if "\\t" in message:
-        message += " (indent with spaces, not tabs)"
+    problem = str(getattr(fault, "problem", None) or getattr(fault, "reason", None) or "not YAML")
+    start = getattr(fault, "context_mark", None)
+    since = f" that starts in line {start.line + 1 + offset}" if start is not None else ""
+    advice = next((text for sign, text in _ADVICE if sign in problem), "this is not YAML")
+    message = f"{advice.format(since=since)} ({problem})"
     if mark is None:
         return YamlError("yaml:syntax", message, offset + 1, 1)
     return YamlError("yaml:syntax", message, mark.line + 1 + offset, mark.column + 1)
@@ -348,7 +363,13 @@ def untyped(node: Node) -> Any:
 
 
 def key_text(key: Node) -> str:
-    """A map key as text."""
+    """A map key as text.
+
+    Raises: YamlError if it is a map or a list.
+    """
+    if key.kind != SCALAR:
+        message = "a key must be text: quote values that start with `{` or `[`"
+        raise YamlError("yaml:key", message, key.line, key.column)
     value = untyped(key)
     if isinstance(value, bool):
         return "true" if value else "false"
