@@ -8,6 +8,7 @@ from __future__ import annotations
 import base64
 import binascii
 import json
+import socket
 import tarfile
 import threading
 import time
@@ -69,7 +70,18 @@ class Engine:
 
     def ping(self) -> None:
         """Raises: EngineAway with a sentence if the engine does not answer."""
+        self._knock()
         self._call(lambda api: api.ping())
+
+    def _knock(self) -> None:
+        """Connect and hang up: the SDK leaks the socket of a connection that fails."""
+        scheme, _, path = self.address.partition("://")
+        if scheme == "unix":
+            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+                try:
+                    probe.connect(path)
+                except OSError as fault:
+                    raise EngineAway(_away(self.address, fault)) from fault
 
     def info(self) -> Mapping[str, Any]:
         """What the engine says about itself and its host."""
