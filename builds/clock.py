@@ -7,14 +7,18 @@ it is over, the first beat moves the leases' marks on by as much.
 
 from __future__ import annotations
 
+import threading
 from datetime import datetime, timedelta
 from typing import Final
 
-from django.db import connection, transaction
+import structlog
+from django.db import DatabaseError, close_old_connections, connection, transaction
 from django.db.models import F
 from django.utils import timezone
 
 from builds.models import Lease, ServerState, Stage
+
+log = structlog.get_logger(__name__)
 
 BEAT_S: Final = 5.0
 #: A pause between beats that is still no gap.
@@ -42,6 +46,19 @@ def beat() -> None:
             if now - last > GAP:
                 _move_on(last, now - last)
         ServerState.objects.update_or_create(key=_KEY, defaults={"value": {"at": now.isoformat()}})
+
+
+def beat_forever(stop: threading.Event) -> None:
+    """Beat until told to stop; a database that is away makes a gap, as it should."""
+    while True:
+        try:
+            close_old_connections()
+            beat()
+        except DatabaseError as fault:
+            log.warning("beat.missed", error=str(fault))
+        if stop.wait(BEAT_S):
+            break
+    connection.close()
 
 
 def lease_now() -> datetime:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 import sys
+import threading
 
 import uvicorn
 
@@ -15,9 +16,11 @@ GRACE_S = 3
 
 def main(arguments: list[str]) -> None:
     """Serve until told to stop, on the socket whose descriptor is given, else on CISERVER_BIND."""
+    from ciserver.asgi import application
+
     settings = env.read()
     config = uvicorn.Config(
-        "ciserver.asgi:application",
+        application,
         host=settings.host,
         port=settings.port,
         lifespan="off",
@@ -28,7 +31,20 @@ def main(arguments: list[str]) -> None:
         timeout_keep_alive=75,
     )
     listeners = [socket.socket(fileno=int(number)) for number in arguments]
+    stop = threading.Event()
+    beats = _beats(stop)
     uvicorn.Server(config).run(sockets=listeners or None)
+    stop.set()
+    beats.join(timeout=GRACE_S)
+
+
+def _beats(stop: threading.Event) -> threading.Thread:
+    """Let the leases' clock run for as long as this process takes reports."""
+    from builds import clock
+
+    thread = threading.Thread(target=clock.beat_forever, args=(stop,), name="beats", daemon=True)
+    thread.start()
+    return thread
 
 
 if __name__ == "__main__":
