@@ -159,7 +159,7 @@ def _name(file: File, step: Step, seen: set[str]) -> Iterator[Problem]:
 
 def _step(file: File, step: Step, trusted: bool) -> Iterator[Problem]:
     if not step.image:
-        message = f"step `{step.name}` needs an `image`"
+        message = f"step `{step.name}` needs an `image`" if step.name else "a step needs an `image`"
         yield _step_at(file, step, "image", "step:image", message)
     if not trusted:
         for key in _TRUSTED_KEYS:

@@ -87,15 +87,15 @@ def _pipeline(draft: Draft, top: Mapping[str, Node], name: str, point: Mapping[s
     clone, _ = _containers(draft, top.get("clone"), "clone", point, volumes)
     services, _ = _containers(draft, top.get("services"), "services", point, volumes)
     steps, groups = _containers(draft, top.get("pipeline"), "pipeline", point, volumes)
-    if clone:
+    if clone or any(_clones(step) for step in steps):
         result["clone"] = {"disable": True}
     if point:
         result["environment"] = dict(point)
     if services:
         result["services"] = services
     steps, groups = clone + steps, [""] * len(clone) + groups
-    for step, unique in zip(steps, parts.unique([one["name"] for one in steps]), strict=True):
-        step["name"] = unique
+    cloning = () if "clone" in result else ("clone",)
+    parts.rename(steps, [*cloning, *(service["name"] for service in services)])
     parts.order_groups(steps, services, groups)
     result["steps"] = steps
     if volumes.names:
@@ -103,6 +103,13 @@ def _pipeline(draft: Draft, top: Mapping[str, Node], name: str, point: Mapping[s
     if "branches" in top:
         result["trigger"] = _trigger(draft, top["branches"], steps)
     return parts.fill(result, parts.filler(point)) if point else result
+
+
+def _clones(step: Data) -> bool:
+    """Whether a step of the pipeline is a clone step of its own."""
+    image = step.get("image")
+    plugin = str(image.value) if isinstance(image, Node) else ""
+    return step["name"] == "clone" and plugin.partition(":")[0].endswith("/git")
 
 
 def _trigger(draft: Draft, node: Node, steps: Sequence[Data]) -> Data:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, Final
 
 from pipeline.conditions import glob
@@ -164,14 +164,22 @@ class Volumes:
         return [{"name": name, "host": {"path": path}} for path, name in self.names.items()]
 
 
-def unique(names: list[str]) -> list[str]:
-    """The names, with their index after those given before."""
-    seen: set[str] = set()
-    result: list[str] = []
-    for index, name in enumerate(names):
-        result.append(f"{name}_{index}" if name in seen else name)
-        seen.add(result[-1])
-    return result
+def rename(steps: list[Data], taken: Iterable[str]) -> None:
+    """Give steps whose name is taken, or was given before, their index after it.
+
+    What waits for a step under its old name waits for it under the new one.
+    """
+    seen = set(taken)
+    new: dict[str, str] = {}
+    for index, step in enumerate(steps):
+        name = step["name"]
+        if name in seen:
+            step["name"] = f"{name}_{index}"
+            new.setdefault(name, step["name"])
+        seen.add(step["name"])
+    for step in steps:
+        if "depends_on" in step:
+            step["depends_on"] = [new.get(name, name) for name in step["depends_on"]]
 
 
 def order_groups(steps: list[Data], services: list[Data], groups: list[str]) -> None:

@@ -179,6 +179,8 @@ class Steps:
 
     def order(self, steps: list[Data], services: list[Data], cloning: Clone) -> None:
         """Write out the order: a `depends_on`, even an empty one, makes a graph of it."""
+        taken = [one["name"] for one in (*services, *cloning.steps)]
+        parts.rename(steps, taken if cloning.options.get("disable") else [*taken, "clone"])
         if not self.graph:
             groups = [""] * len(cloning.steps) + self.groups
             parts.order_groups(cloning.steps + steps, services, groups)
