@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import socket
 from collections.abc import Sequence
+from dataclasses import replace
 from datetime import datetime
 from functools import lru_cache
 from urllib.parse import urlsplit
@@ -11,6 +12,7 @@ from urllib.parse import urlsplit
 from django.conf import settings
 
 from builds.models import Build, Repo, Stage
+from pipeline import states
 from pipeline.facts import BuildFacts, Facts, RepoFacts, StageFacts, System
 
 _REPO = (
@@ -70,10 +72,14 @@ def stage_facts(stage: Stage, machine: str, attempt: int, failed: Sequence[str])
 def facts(
     stage: Stage, machine: str, attempt: int, failed: Sequence[str], paths: Sequence[str] | None
 ) -> Facts:
-    """All that compiling a stage needs; the stage comes with its build and repo."""
+    """All that compiling a stage needs; the stage comes with its build and repo.
+
+    The build is told of as it is once the stage runs, so that an answer can be given again.
+    """
+    build = build_facts(stage.build, None if paths is None else tuple(paths))
     return Facts(
         repo=repo_facts(stage.build.repo),
-        build=build_facts(stage.build, None if paths is None else tuple(paths)),
+        build=replace(build, status=states.RUNNING, started=build.started or _unix(stage.started)),
         stage=stage_facts(stage, machine, attempt, failed),
         system=system(),
     )
