@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 import tempfile
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
@@ -74,6 +75,12 @@ def _url(*schemes: str) -> Callable[[str], str]:
         return value.rstrip("/")
 
     return parse
+
+
+def _log_store(value: str) -> str:
+    if value not in ("", "database") and not re.fullmatch(r"s3://[^/]+(/.*)?", value):
+        raise ValueError("expected `database` or `s3://bucket/prefix`")
+    return value
 
 
 def _number(least: int) -> Callable[[str], int]:
@@ -201,6 +208,19 @@ SETTINGS: Final = (
         _number(0),
     ),
     Setting(
+        "log_store",
+        "",
+        "where finished logs go: `database`, or `s3://bucket/prefix`; empty: files in the data dir",
+        _log_store,
+    ),
+    Setting(
+        "log_store_endpoint",
+        "",
+        "the address of an S3-compatible service; empty: AWS",
+        _url("http", "https"),
+        ("DRONE_S3_ENDPOINT",),
+    ),
+    Setting(
         "jsonnet_import_limit",
         "0",
         "files that a Jsonnet pipeline file may import; 0: none",
@@ -278,6 +298,8 @@ class Env:
     lease_lost_s: int
     lost_grace_s: int
     closing_s: int
+    log_store: str
+    log_store_endpoint: str
     jsonnet_import_limit: int
     starlark_step_limit: int
     starlark_size_limit: int

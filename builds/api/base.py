@@ -26,6 +26,7 @@ from rest_framework.views import APIView, set_rollback
 from builds import permissions, secrets
 from builds.api.auth import PARAMETER, Caller, token_of
 from builds.api.schema import Schema
+from builds.logs import StoreFault
 from builds.models import Repo, User
 from builds.permissions import Level
 from builds.transitions import StaleTransition
@@ -265,6 +266,9 @@ def answer(fault: Exception, _context: Any) -> Response | None:
         return Response({"message": str(fault), "code": fault.code}, status)
     if isinstance(fault, StaleTransition):
         return Response({"message": str(fault)}, 409)
+    if isinstance(fault, StoreFault):
+        _log.error("api.log_store_away", error=str(fault))
+        return Response({"message": "the log store does not answer"}, 503)
     if isinstance(fault, DatabaseError):
         _log.warning("api.database_away", error=str(fault))
         headers = {"Retry-After": str(RETRY_AFTER_S)}

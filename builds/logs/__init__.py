@@ -8,11 +8,13 @@ from builds.logs.batches import BatchError, Chunk
 from builds.logs.compaction import compact, compact_due
 from builds.logs.intake import append, delete, finish, give_up, next_position, position
 from builds.logs.reading import lines, read, search, text
+from builds.logs.store import StoreFault
 from builds.logs.watch import pace_ms, viewers
 
 __all__ = [
     "BatchError",
     "Chunk",
+    "StoreFault",
     "append",
     "compact",
     "compact_due",

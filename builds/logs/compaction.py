@@ -46,7 +46,7 @@ def compact(step_id: int) -> bool:
     return True
 
 
-def compact_due(limit: int = 200) -> int:
+def compact_due(limit: int = 1000) -> int:
     """Compact up to `limit` complete logs, oldest first; how many were done.
 
     One that fails (a full disk, an absent bucket) stays as it is and does not hold up the others.
@@ -62,7 +62,7 @@ def compact_due(limit: int = 200) -> int:
             continue
         try:
             compact(step)
-        except OSError as fault:
+        except (OSError, store.StoreFault) as fault:
             _log.error("log.compaction_failed", step_id=step, error=str(fault))
         else:
             done.add(step)

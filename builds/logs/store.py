@@ -1,23 +1,30 @@
 """Where compacted logs lie: files, an S3 bucket, or rows of the database.
 
-A log's row holds its object's key, and the key says which store has it (`file:`, `s3:`, or `rows`),
-so that old logs stay readable when the setting changes.
+A log's row holds its object's key, and the key says which store has it (`file:`, `s3://` or
+`rows`), so that old logs stay readable when the setting changes.
 """
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import os
 import tempfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any, Final, Protocol
-from urllib.parse import urlsplit
 
 from django.conf import settings
 
+from pipeline.errors import PlatformError
+
 ROWS: Final = "rows"
+_S3: Final = "s3://"
 _PART_BYTES: Final = 8 * 1024 * 1024
+
+
+class StoreFault(PlatformError):
+    """The store does not answer, or does not have what it should."""
 
 
 class Store(Protocol):
@@ -30,7 +37,7 @@ class Store(Protocol):
         """Store an object of all parts, durably and at once: a reader sees the old or the new."""
 
     def read(self, key: str, offset: int, length: int) -> bytes:
-        """Bytes [offset, offset + length) of an object. Raises: OSError if it is not there."""
+        """Bytes [offset, offset + length) of an object. Raises: StoreFault."""
 
     def delete(self, key: str) -> None:
         """Remove an object, if it is there."""
@@ -61,8 +68,11 @@ class Files:
         _sync_folder(path.parent)
 
     def read(self, key: str, offset: int, length: int) -> bytes:
-        with self._path(key).open("rb") as file:
-            return os.pread(file.fileno(), length, offset)
+        try:
+            with self._path(key).open("rb") as file:
+                return os.pread(file.fileno(), length, offset)
+        except OSError as fault:
+            raise StoreFault(f"{key}: {fault.strerror}") from fault
 
     def delete(self, key: str) -> None:
         self._path(key).unlink(missing_ok=True)
@@ -72,39 +82,54 @@ class Files:
 
 
 class S3:
-    """Objects of an S3-compatible bucket: `s3://bucket/prefix`, credentials of the usual chain."""
+    """Objects of S3-compatible buckets; a key is the object's whole `s3://bucket/name` address.
 
-    def __init__(self, client: Any, bucket: str, prefix: str = "") -> None:
+    Credentials come from the usual AWS chain.
+    """
+
+    def __init__(self, client: Any, place: str = "") -> None:
         self._client = client
-        self._bucket = bucket
-        self._prefix = f"{prefix}/" if prefix else ""
+        self._place = place.rstrip("/")
 
     def key(self, step_id: int) -> str:
-        return f"s3:{self._prefix}{step_id}.zst"
+        return f"{self._place}/{step_id}.zst"
 
     def write(self, key: str, parts: Iterable[bytes]) -> None:
         with tempfile.SpooledTemporaryFile(max_size=_PART_BYTES) as file:
             for part in parts:
                 file.write(part)
             file.seek(0)
-            self._client.upload_fileobj(file, self._bucket, key.removeprefix("s3:"))
+            with _faults(key):
+                self._client.upload_fileobj(file, *_split(key))
 
     def read(self, key: str, offset: int, length: int) -> bytes:
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            answer = self._client.get_object(
-                Bucket=self._bucket,
-                Key=key.removeprefix("s3:"),
-                Range=f"bytes={offset}-{offset + length - 1}",
-            )
+        bucket, name = _split(key)
+        part = f"bytes={offset}-{offset + length - 1}"
+        with _faults(key):
+            answer = self._client.get_object(Bucket=bucket, Key=name, Range=part)
             body: bytes = answer["Body"].read()
-        except (BotoCoreError, ClientError) as fault:
-            raise OSError(f"{key}: {fault}") from fault
         return body
 
     def delete(self, key: str) -> None:
-        self._client.delete_object(Bucket=self._bucket, Key=key.removeprefix("s3:"))
+        bucket, name = _split(key)
+        with _faults(key):
+            self._client.delete_object(Bucket=bucket, Key=name)
+
+
+@contextlib.contextmanager
+def _faults(key: str) -> Iterator[None]:
+    from boto3.exceptions import Boto3Error
+    from botocore.exceptions import BotoCoreError, ClientError
+
+    try:
+        yield
+    except (Boto3Error, BotoCoreError, ClientError) as fault:
+        raise StoreFault(f"{key}: {fault}") from fault
+
+
+def _split(key: str) -> tuple[str, str]:
+    bucket, _, name = key.removeprefix(_S3).partition("/")
+    return bucket, name
 
 
 def chosen() -> Store | None:
@@ -112,36 +137,28 @@ def chosen() -> Store | None:
 
     `settings.LOG_STORE` is empty (files below the data dir), `database`, or `s3://bucket/prefix`.
     """
-    place = _place()
+    place: str = settings.LOG_STORE
     if place == "database":
         return None
-    if place.startswith("s3://"):
-        return _bucket(place, _endpoint())
-    return Files(Path(settings.DATA_DIR) / "logs")
+    if place.startswith(_S3):
+        return S3(_client(settings.LOG_STORE_ENDPOINT), place)
+    return _files()
 
 
 def by_key(key: str) -> Store:
     """The store that has the object `key`."""
-    if key.startswith("s3:"):
-        return _bucket(_place(), _endpoint())
+    return S3(_client(settings.LOG_STORE_ENDPOINT)) if key.startswith(_S3) else _files()
+
+
+def _files() -> Files:
     return Files(Path(settings.DATA_DIR) / "logs")
 
 
-def _place() -> str:
-    return getattr(settings, "LOG_STORE", "") or ""
-
-
-def _endpoint() -> str:
-    return getattr(settings, "LOG_STORE_ENDPOINT", "") or ""
-
-
 @functools.lru_cache(maxsize=4)
-def _bucket(place: str, endpoint: str) -> S3:
+def _client(endpoint: str) -> Any:
     import boto3
 
-    url = urlsplit(place)
-    client = boto3.client("s3", endpoint_url=endpoint or None)
-    return S3(client, url.netloc, url.path.strip("/"))
+    return boto3.client("s3", endpoint_url=endpoint or None)
 
 
 def _sync_folder(path: Path) -> None:

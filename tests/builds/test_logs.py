@@ -179,14 +179,14 @@ def place(request: pytest.FixtureRequest, settings: Any) -> Iterator[str]:
         from moto import mock_aws
 
         settings.LOG_STORE = "s3://bucket/ci/logs"
-        store._bucket.cache_clear()
+        store._client.cache_clear()
         request.getfixturevalue("aws")
         with mock_aws():
             import boto3
 
             boto3.client("s3").create_bucket(Bucket="bucket")
             yield request.param
-        store._bucket.cache_clear()
+        store._client.cache_clear()
         return
     yield request.param
 
@@ -262,6 +262,17 @@ def test_a_failed_write_leaves_no_file_and_the_log_as_it_was(
     assert text() == before
     assert [path for path in (data_dir / "logs").rglob("*") if path.is_file()] == []
     assert logs.compact_due() == 1
+
+
+def test_an_object_that_is_gone_is_a_fault_of_the_store(data_dir: Path) -> None:
+    fill_large(STEP)
+    logs.compact(STEP)
+    for path in (data_dir / "logs").rglob("*.zst"):
+        path.unlink()
+
+    with pytest.raises(logs.StoreFault):
+        text()
+    logs.delete(STEP)
 
 
 def test_small_logs_stay_rows_and_many_batches_become_one() -> None:
