@@ -34,6 +34,8 @@ app.conf.update(
     broker_connection_max_retries=None,
     broker_pool_acquire_timeout=10,
     accept_content=["json"],
+    # else Celery puts its own in the place of a queue's empty one, and binds the queue to it
+    task_default_exchange="",
     task_acks_late=False,
     task_ignore_result=True,
     worker_pool="threads",

@@ -27,6 +27,7 @@ app.conf.update(
     broker_pool_acquire_timeout=5,
     broker_connection_timeout=5,
     task_default_queue=SERVER_QUEUE,
+    task_default_exchange="",
     task_ignore_result=True,
     task_serializer="json",
     accept_content=["json"],
