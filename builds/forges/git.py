@@ -62,6 +62,8 @@ class Git:
 
     def folder(self, source: Source, sha: str, path: str) -> tuple[str, ...]:
         """Names of the files in a folder at a commit."""
+        if not _SHA.fullmatch(sha):
+            return ()
         where = f"{sha}:{path.strip('/')}"
         done = _git(self._folder(source, sha), "ls-tree", "-z", where)
         if done.returncode:
@@ -73,6 +75,8 @@ class Git:
 
     def changed(self, source: Source, before: str, after: str) -> tuple[str, ...] | None:
         """Paths changed since the two commits' common ancestor."""
+        if not (_SHA.fullmatch(after) and _SHA.fullmatch(before or after)):
+            return None
         folder = self._folder(source, after)
         if _ZEROS.fullmatch(before):
             how = ["show", "--first-parent", "-m", "--format=", after]
@@ -180,9 +184,8 @@ def _unreachable(source: Source, stderr: bytes) -> Unreachable:
 
 def _objects(folder: Path, *names: str) -> list[tuple[str, str, bytes] | None]:
     """(sha, type, content) of each named object, None where there is none; one run of git."""
-    if any("\n" in name or "\0" in name for name in names):
-        return [None for _ in names]
-    done = _git(folder, "cat-file", "--batch", stdin="\n".join([*names, ""]).encode())
+    asked = ["!" if "\n" in name or "\0" in name else name for name in names]
+    done = _git(folder, "cat-file", "--batch", stdin="\n".join([*asked, ""]).encode())
     if done.returncode:
         raise Unreachable(
             f"cannot read {folder}: {done.stderr.decode(errors='replace').strip()[:300]}"
