@@ -87,9 +87,9 @@ def document(notes: Notes, node: Node, kind: str) -> Document:
     if kind == "signature":
         return Signature(**fields(notes, node, "", _SIGNATURE, also=_HEAD), line=node.line)
     if kind == "cron":
-        return Cron(**fields(notes, node, "", _CRON, also=_HEAD), line=node.line)
+        return Cron(fields(notes, node, "", _CRON, also=_HEAD).get("name", ""), node.line)
     if kind == "registry":
-        return Registry(**fields(notes, node, "", _REGISTRY, also=_HEAD), line=node.line)
+        return Registry(fields(notes, node, "", _REGISTRY, also=_HEAD).get("name", ""), node.line)
     if kind == "template":
         return Template(**fields(notes, node, "", _TEMPLATE, also=_HEAD), line=node.line)
     return _pipeline(notes, node, kind)

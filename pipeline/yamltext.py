@@ -295,7 +295,7 @@ def _tagged(node: Node, tag: str) -> None:
 
 def _unpack(node: Node) -> str:
     try:
-        return base64.b64decode(node.value, validate=False).decode("utf-8", "replace")
+        return base64.b64decode("".join(node.value.split()), validate=True).decode("utf-8", "replace")
     except (binascii.Error, ValueError) as fault:
         message = "`!!binary` needs base64"
         raise YamlError("yaml:syntax", message, node.line, node.column) from fault

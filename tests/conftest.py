@@ -15,7 +15,8 @@ _HOME = Path(tempfile.mkdtemp(prefix="ciserver-tests-"))
 
 # Before Django reads its settings: nothing of this machine's own environment may reach a test.
 for _name in [name for name in os.environ if name.startswith(("CISERVER_", "DRONE_"))]:
-    del os.environ[_name]
+    if _name != "CISERVER_CORPUS":  # where the tests' own material is
+        del os.environ[_name]
 os.environ["CISERVER_DATA_DIR"] = str(_HOME / "data")
 os.environ["CISERVER_PUBLIC_URL"] = "http://ci.example.com"
 os.environ["CISERVER_REDIS_URL"] = f"redis+socket://{_HOME}/no-redis-in-unit-tests.sock"
@@ -24,6 +25,7 @@ os.environ["DJANGO_SETTINGS_MODULE"] = "ciserver.settings"
 
 from ciserver.embedded import keys  # noqa: E402 - the environment comes first
 from tests import services  # noqa: E402
+from tests.corpus.summary import pytest_terminal_summary  # noqa: E402, F401 - a hook
 
 keys.ensure(_HOME / "data")
 
