@@ -33,6 +33,7 @@ from builds.transitions import StaleTransition
 from pipeline.errors import UserError
 
 FORM: Final = "application/x-www-form-urlencoded"
+_FORMS: Final = (FORM, "multipart/form-data")
 NO_CONTENT: Final = 204
 NO_ROWS: Final = "sql: no rows in result set"
 RETRY_AFTER_S: Final = 2
@@ -203,10 +204,11 @@ class View(APIView):
 
     def named(self, name: str, default: str = "") -> str:
         """A named parameter, from the query or a form."""
-        found = self.request.query_params.get(name)
-        if found is None and isinstance(self.request.data, QueryDict):
-            found = self.request.data.get(name)
-        return default if found is None else found
+        plain = self.request._request
+        found = plain.GET.get(name)
+        if found is None and plain.content_type in _FORMS:
+            found = plain.POST.get(name)
+        return default if found is None else str(found)
 
     def flag(self, name: str) -> bool:
         """A named parameter that is a yes or no."""
