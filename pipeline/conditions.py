@@ -18,6 +18,7 @@ NEVER: Final = "never"
 DEFAULT_BRANCH: Final = "${CI_REPO_DEFAULT_BRANCH}"
 #: A glob with more wildcards than this matches nothing: it is an attack, not a pattern.
 MAX_WILDCARDS: Final = 32
+_STARS: Final = ("*", "**")
 _SPECIAL: Final = frozenset("*?[{\\")
 _ORDER: Final = ("branch", "event", "action", "ref", "repo", "target", "cron", "instance")
 
@@ -208,7 +209,7 @@ class _Matcher:
 
     def _component(self, pattern: str, name: str) -> bool:
         if not pattern or not name:
-            return pattern == name or (not name and pattern == "*")
+            return pattern == name or (not name and pattern in _STARS)
         p, n = 0, 0
         while p < len(pattern) and n < len(name):
             char = pattern[p]
@@ -220,7 +221,7 @@ class _Matcher:
             if p < 0:
                 return False
             n += 1
-        return n >= len(name) and (p >= len(pattern) or pattern[p:] == "*")
+        return n >= len(name) and (p >= len(pattern) or pattern[p:] in _STARS)
 
     def _star(self, rest: str, name: str) -> bool:
         if not rest:

@@ -91,6 +91,9 @@ def _points(file: File, pipeline: Pipeline, stages: set[str]) -> Iterator[Proble
             message = f"two points of a matrix make the stage `{name}`"
             yield _at(file, pipeline, "matrix", "manifest:duplicate-name", message)
         stages.add(name)
+    if pipeline.name in stages and not names:
+        message = f"a point of a matrix is called `{pipeline.name}` too"
+        yield _at(file, pipeline, "name", "manifest:duplicate-name", message)
 
 
 def _platform(file: File, pipeline: Pipeline) -> Iterator[Problem]:
