@@ -9,7 +9,9 @@ SHELL := /bin/bash
 .DEFAULT_GOAL := help
 .PHONY: help run setup setup-dev services test check lint types contracts scripts unit service faults bench constraints clean
 
-PYTHON ?= $(shell command -v python3.13 || command -v python3.12 || command -v python3.11 || command -v python3)
+# the newest that really runs: a version manager's shim may only say that it does not
+PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
+  $$name -c 'import sys; sys.exit(sys.version_info < (3, 11))' 2>/dev/null && { echo $$name; break; }; done)
 BIN := .venv/bin
 PIP := $(BIN)/python -m pip install --quiet --disable-pip-version-check
 WORKERS ?= 3
@@ -27,7 +29,7 @@ setup: build/server.done build/static.done
 setup-dev: build/dev.done build/static.done
 
 build/venv.done:
-	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "Python 3.11 or newer is needed, this is " + sys.version.split()[0])'
+	@[ -n "$(PYTHON)" ] || { echo 'Python 3.11 or newer is needed, and none was found'; exit 1; }
 	@$(PYTHON) -m venv .venv || { echo 'cannot make .venv: install python3-venv'; exit 1; }
 	@mkdir -p build && touch $@
 
