@@ -80,7 +80,8 @@ def reason(when: When, about: Subject) -> str:
 def _value(about: Subject, key: str) -> str:
     if key == "paths":
         return f"({len(about.paths or ())} changed files)"
-    return f"`{getattr(about, key)}`"
+    value = getattr(about, key)
+    return f"`{value}`" if value else "(none)"
 
 
 def for_trigger(when: When, default_branch: str) -> When:

@@ -1,0 +1,217 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pipeline.convert import combine, modernise
+from pipeline.convert.emit import to_yaml
+from pipeline.convert.woodpecker import workflow_name
+from pipeline.document import parse
+from pipeline.errors import PipelineError
+from pipeline.lint import check_manifest, lint
+
+OLD = Path(__file__).parent / "old"
+FILES = sorted(path.name for path in OLD.iterdir())
+
+
+@pytest.mark.parametrize("name", FILES)
+def test_old_files_are_converted(name: str, golden: Callable[[str, Any], None]) -> None:
+    modern = modernise((OLD / name).read_text(), f".woodpecker/{name}")
+    golden(f"convert/{name}", modern.splitlines())
+    file = parse(modern)
+    check_manifest(file)
+    errors = [one for one in lint(file, trusted=True) if one.severity == "error"]
+    assert errors == []
+    assert modernise(modern, name) == modern
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "kind: pipeline\nsteps: []\n",
+        "kind: pipeline\nname: pipeline\n",
+        "build:\n  image: a\n",
+        "",
+        "a: [",
+    ],
+)
+def test_other_files_are_left_alone(text: str) -> None:
+    assert modernise(text, ".drone.yml") == text
+
+
+REFUSED = [
+    ("pipeline:\n  a: {commands: [b: c]}\n", "config:wrong-type", 2, "commands"),
+    ("pipeline:\n  a: [b]\n", "config:wrong-type", 2, "a map"),
+    ("pipeline:\n  a: {detach: 'x'}\n", "config:wrong-type", 2, "detach"),
+    ("pipeline:\n  a:\n\t- b\n", "yaml:syntax", 3, "tab"),
+    (
+        "pipeline:\n  a: {image: b}\nmatrix:\n"
+        + "".join(f"  {key}: [1, 2, 3, 4, 5]\n" for key in "ABC"),
+        "convert:unsupported",
+        4,
+        "100 points",
+    ),
+    (
+        "steps:\n  a:\n    image: b\n    when:\n      evaluate: 'x == y'\n",
+        "convert:unsupported",
+        5,
+        "evaluate",
+    ),
+    (
+        "steps:\n  a:\n    image: b\n    settings: {x: {y: {from_secret: z}}}\n",
+        "convert:unsupported",
+        4,
+        "settings.x",
+    ),
+    (
+        "steps:\n  a:\n    image: b\n    settings: {x: y}\n    commands: [z]\n",
+        "convert:unsupported",
+        5,
+        "commands",
+    ),
+    ("steps:\n  a:\n    image: b\n    tmpfs: [/x]\n", "convert:unsupported", 4, "medium: memory"),
+    ("steps:\n  a: {image: b, failure: maybe}\n", "convert:unsupported", 2, "maybe"),
+    ("steps:\n  a: {commands: [x]}\n", "step:image", 2, "needs an `image`"),
+    ("steps: []\nservices:\n- image: a\n", "convert:unsupported", 3, "host name"),
+    ("steps: []\nconcurrency: {group: g}\n", "convert:unsupported", 2, "limit"),
+    ("steps: []\ncompile: {a: {image: b}}\n", "convert:unsupported", 2, "compile"),
+    ("steps: []\ndepends_on: [{workflow: a}]\n", "convert:unsupported", 2, "name"),
+    ("services: []\n", "config:missing-steps", 0, "steps"),
+    ("steps: []\n---\nsteps: []\n", "convert:unsupported", 3, "one workflow per file"),
+    (
+        "steps: []\nwhen: {path: {include: [a], on_empty: false}}\n",
+        "convert:unsupported",
+        2,
+        "on_empty",
+    ),
+    ("steps: []\nwhen: {ref: a, tag: b}\n", "convert:unsupported", 2, "tag"),
+]
+
+
+@pytest.mark.parametrize(("text", "code", "line", "words"), REFUSED)
+def test_what_has_no_equal_is_refused_by_name(text: str, code: str, line: int, words: str) -> None:
+    with pytest.raises(PipelineError) as caught:
+        modernise(text, ".woodpecker/a.yml")
+    [problem] = caught.value.problems
+    assert (problem.code, problem.line) == (code, line)
+    assert words in problem.message
+
+
+def test_all_of_it_is_told_at_once() -> None:
+    text = "steps:\n  a: {tmpfs: [x]}\n  b: {image: c, when: {evaluate: 'x'}}\n"
+    with pytest.raises(PipelineError) as caught:
+        modernise(text, ".woodpecker.yml")
+    assert [one.code for one in caught.value.problems] == [
+        "step:image",
+        "convert:unsupported",
+        "convert:unsupported",
+    ]
+
+
+def test_too_large_files_are_refused() -> None:
+    text = "pipeline:\n" + "".join(f"  s{i}: {{image: a}}\n" for i in range(30_000))
+    with pytest.raises(PipelineError, match="too large to be converted"):
+        modernise(text, ".drone.yml")
+
+
+@pytest.mark.parametrize(
+    ("file", "name"),
+    [
+        (".woodpecker.yml", "woodpecker"),
+        (".woodpecker/build.yaml", "build"),
+        (".woodpecker/.hidden.yml", "hidden"),
+        (".drone.yml", "drone"),
+    ],
+)
+def test_a_workflow_is_called_like_its_file(file: str, name: str) -> None:
+    assert workflow_name(file) == name
+
+
+WORKFLOWS = {
+    ".woodpecker/deploy.yml": (
+        "steps: {d: {image: a}}\ndepends_on: [test, {name: no, optional: true}]"
+    ),
+    ".woodpecker/build.yml": "steps: {b: {image: a}}",
+    ".woodpecker/test.yml": "steps: {t: {image: a, ports: [1]}}\ndepends_on: [build]",
+}
+
+
+def test_a_folder_is_one_file_in_the_order_it_asks_for() -> None:
+    text = combine(WORKFLOWS)
+    file = parse(text)
+    check_manifest(file)
+    assert [(one.name, one.depends_on) for one in file.pipelines] == [
+        ("build", ()),
+        ("test", ("build",)),
+        ("deploy", ("test",)),
+    ]
+    assert "# .woodpecker/test.yml: Left out: `ports` of step `t`" in text
+
+
+def test_errors_of_a_folder_are_told_with_their_files() -> None:
+    with pytest.raises(PipelineError) as caught:
+        combine(
+            {
+                "a.yml": "steps: {d: {image: a}}\ndepends_on: [b]",
+                "c.yml": "steps: {d: {}}",
+                "d.yml": "a: [",
+            }
+        )
+    assert [(one.file, one.code) for one in caught.value.problems] == [
+        ("a.yml", "manifest:dependency"),
+        ("c.yml", "step:image"),
+        ("d.yml", "config:missing-steps"),
+        ("d.yml", "yaml:syntax"),
+    ]
+
+
+def test_workflows_that_wait_for_each_other_are_left_to_the_lint() -> None:
+    text = combine(
+        {
+            "a.yml": "steps: {d: {image: a}}\ndepends_on: [b]",
+            "b.yml": "steps: {d: {image: a}}\ndepends_on: [a]",
+        }
+    )
+    with pytest.raises(PipelineError, match="no pipeline above"):
+        check_manifest(parse(text))
+
+
+TEXTS = st.text(max_size=20)
+
+
+@settings(deadline=None)
+@given(
+    st.dictionaries(
+        TEXTS, TEXTS | st.integers() | st.booleans() | st.none() | st.lists(TEXTS), max_size=5
+    )
+)
+def test_what_is_written_is_read_back(data: dict[str, Any]) -> None:
+    from pipeline.yamltext import YamlError, compose, split, untyped
+
+    try:
+        text = to_yaml([{"kind": "x", "data": data}])
+        [part] = split(text)
+        root = compose(part)
+    except YamlError as fault:
+        assert fault.code == "yaml:syntax"  # characters that YAML cannot hold
+        return
+    assert root is not None
+    assert untyped(root)["data"] == data
+
+
+@settings(deadline=None)
+@given(
+    st.sampled_from(["pipeline:\n", "steps:\n"]), st.text(alphabet="ab:-{}[]&*<\n '\"", max_size=60)
+)
+def test_arbitrary_old_files_raise_only_pipeline_errors(head: str, body: str) -> None:
+    text = head + "".join(f"  {line}\n" for line in body.splitlines())
+    try:
+        modern = modernise(text, ".drone.yml")
+        parse(modern)
+    except PipelineError as fault:
+        assert fault.problems
