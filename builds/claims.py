@@ -13,7 +13,7 @@ from typing import Final
 
 import structlog
 from django.conf import settings
-from django.db import connection, transaction
+from django.db import IntegrityError, connection, transaction
 from django.utils import timezone
 
 from builds import config, events, logs, secrets, transitions
@@ -92,12 +92,12 @@ def claim(agent: Agent, question: Claim) -> Claimed | None:
     """
     if not 8 <= len(question.nonce) <= NONCE_LENGTH:
         raise Refused("claim:nonce", f"a nonce has 8 to {NONCE_LENGTH} characters")
-    answered = _answer_again(agent, question)
-    if answered is not None:
-        return answered if isinstance(answered, Claimed) else None
-    if not may_claim(agent):
-        return None
     while True:
+        answered = _answer_again(agent, question)
+        if answered is not None:
+            return answered if isinstance(answered, Claimed) else None
+        if not may_claim(agent):
+            return None
         with _turn():
             stage_id = next_stage(agent)
             if stage_id is None:
@@ -134,7 +134,10 @@ def _answer_again(agent: Agent, question: Claim) -> Claimed | bool | None:
 
 
 def _take(agent: Agent, question: Claim, stage_id: int) -> Claimed | None:
-    """Compile a stage and make it the agent's; None if it cannot be compiled or was just taken."""
+    """Compile a stage and make it the agent's.
+
+    None if it cannot be compiled, was just taken, or the nonce was answered meanwhile.
+    """
     stage, started = _load(stage_id), timezone.now()
     lease_id, attempt = uuid.uuid4().hex, stage.attempt + 1
     try:
@@ -145,7 +148,7 @@ def _take(agent: Agent, question: Claim, stage_id: int) -> Claimed | None:
     steps = [_step(stage, spec, index) for index in range(len(spec.steps))]
     try:
         transitions.start_stage(stage, agent, lease_id, question.nonce, steps, started)
-    except StaleTransition:
+    except (StaleTransition, IntegrityError):
         return None
     return Claimed(lease_id, spec, settings.LEASE_REPORT_S)
 
