@@ -51,7 +51,10 @@ def plan_command(
     build = facts(event, branch, ref, action, target, cron, tuple(path) if path else None)
     owner, _, name = repo.rpartition("/")
     repo_facts = RepoFacts(slug=repo, namespace=owner, name=name)
-    reports = [report(file, one, repo_facts, build, instance) for file, one in judged(files or [])]
+    reports = [
+        report(file, one, repo_facts, build, instance)
+        for file, one in judged(files or [], repo_facts, build)
+    ]
     if as_json:
         typer.echo(json.dumps(reports, indent=2))
     else:
