@@ -14,7 +14,7 @@ import shutil
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Final
@@ -76,6 +76,7 @@ class Agent:
         self.leaving: Reason | None = None
         self._paused = ""
         self._serving = 0
+        self._finished = False
         self._clock = clock
         self._drivers = drivers
         self._lock = threading.Lock()
@@ -104,15 +105,22 @@ class Agent:
             driver.sweep()
         self._join()
         self._nonces = self.state.nonces()
-        owed = [lease for lease in self.state.leases() if self._is_owed(lease.facts())]
+        owed = [lease for lease in self.state.leases() if self._is_owed(lease)]
         if owed:
             threading.Thread(target=self._deliver, args=(owed,), daemon=True).start()
         self._presence = threading.Thread(target=self._stay_present, name="presence", daemon=True)
         self._presence.start()
 
-    def _is_owed(self, facts: dict[str, object]) -> bool:
-        """A lease whose nonce is still open had not begun: it is claimed again instead."""
-        return facts.get("nonce") not in self._nonces
+    def _is_owed(self, lease: Lease) -> bool:
+        """Whether a lease's end must be told.
+
+        One whose nonce is still open had not begun: it is claimed again instead, as is one that did
+        not even come to note its nonce.
+        """
+        nonce = lease.facts().get("nonce")
+        if nonce is None:
+            lease.remove()
+        return nonce is not None and nonce not in self._nonces
 
     def _deliver(self, owed: list[Lease]) -> None:
         with self._link() as link:
@@ -247,10 +255,9 @@ class Agent:
         spec = claimed.spec
         say = log.bind(lease=claimed.lease, repo=spec.repo, build=spec.build, stage=spec.stage)
         lease = self.state.open_lease(claimed.lease)
+        lease.save_facts({"nonce": nonce})
         link.give_up = None
-        run = StageRun(
-            claimed, lease, self, link, nonce=nonce, on_begun=lambda: self.state.settle(nonce)
-        )
+        run = StageRun(claimed, lease, self, link, on_begun=lambda: self.state.settle(nonce))
         with self._lock:
             self._runs[claimed.lease] = run
         say.info("stage.started")
@@ -302,6 +309,21 @@ class Agent:
         """Held while a step runs."""
         return self._steps
 
+    def before_steps(
+        self, environ: Mapping[str, str], folder: Path, write: Callable[[bytes], object]
+    ) -> Mapping[str, str]:
+        """Check `files` and run the pre-job hook. Raises: HookError."""
+        hooks.check_files(self.options, write)
+        return hooks.pre_job(self.options, environ, folder, write).exports
+
+    def after_steps(self, environ: Mapping[str, str], folder: Path, status: str) -> None:
+        """Run the post-job hook; what it prints goes to the agent's own log."""
+
+        def write(text: bytes) -> None:
+            log.info("hook.post-job", output=text.decode(errors="replace").rstrip())
+
+        hooks.post_job(self.options, environ, folder, write, status)
+
     # --- presence ---
 
     def _stay_present(self) -> None:
@@ -317,8 +339,9 @@ class Agent:
             self._not_known(fault)
             return
         except (OSError, http.client.HTTPException) as fault:
-            log.debug("presence.lost", reason=str(fault))
-            self.gate.stopping.wait(_AWAY_S)
+            if not link.aborted:
+                log.debug("presence.lost", reason=str(fault))
+                self.gate.stopping.wait(_AWAY_S)
             return
         if orders is not None:
             self._obey(orders)
@@ -429,25 +452,37 @@ class Agent:
             run.cancel(reason)
 
     def finish(self) -> int:
-        """All slots have ended: tell the server, run the shutdown hook; returns the exit code."""
+        """All slots have ended: tell the server, run the shutdown hook; returns the exit code.
+
+        Done once, whoever calls it again.
+        """
         reason = self.leaving or Reason.UNKNOWN
-        self._hang_up()
-        if self.identity is not None:
-            link = Link(self.options, self.gate)
-            with contextlib.suppress(LinkError, OSError, http.client.HTTPException):
-                link.delete(f"{self._path}?reason={reason.value}")
-            link.close()
-        self.state.close()
-        hooks.shutdown(self.options, reason)
-        log.info("agent.left", reason=reason.value)
+        if not self._finished:
+            self._finished = True
+            self._hang_up()
+            self._say_goodbye(reason)
+            self.state.close()
+            hooks.shutdown(self.options, reason)
+            log.info("agent.left", reason=reason.value)
         return 1 if reason in (Reason.UNABLE_TO_SYNC, Reason.UNKNOWN) else 0
+
+    def _say_goodbye(self, reason: Reason) -> None:
+        if self.identity is None:
+            return
+        link = Link(self.options, self.gate)
+        with contextlib.suppress(LinkError, OSError, http.client.HTTPException):
+            link.delete(f"{self._path}?reason={reason.value}")
+        link.close()
 
     def _hang_up(self) -> None:
         """End every call and close every connection."""
         self.gate.stop()
-        if self._presence is not None:
+        deadline = time.monotonic() + CANCEL_S
+        while self._presence is not None and self._presence.is_alive():
             self._presence_link.abort()
-            self._presence.join(CANCEL_S)
+            self._presence.join(0.1)  # it may have been about to ask
+            if time.monotonic() > deadline:
+                break
         with self._lock:
             for link in self._links:
                 link.close()

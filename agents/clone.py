@@ -26,9 +26,9 @@ from pipeline.spec import CloneSpec, Netrc
 
 _TAG: Final = "refs/tags/"
 _PULL: Final = re.compile(r"refs/(pull|pull-request|pull-requests|merge-requests)/")
-_NO_SUCH_REF: Final = 128
 #: Seconds between tries when the spec asks for retries.
 _RETRY_S: Final = 1.0
+_COMMIT: Final = re.compile(r"[0-9a-fA-F]{4,64}")
 _SHA: Final = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 
 
@@ -55,6 +55,9 @@ class CloneProcess:
 
     def wait(self) -> Outcome:
         """Clone; the outcome has git's exit code, the sink what git said."""
+        odd = _odd(self._spec)
+        if odd:
+            return Outcome(EXIT_ERROR, error=f"cannot clone: {odd}")
         try:
             if self._netrc is not None:
                 _write_netrc(self._room, self._netrc)
@@ -194,6 +197,16 @@ class CloneProcess:
 
     def _say(self, line: str) -> None:
         self._sink.write(line.encode() + b"\n")
+
+
+def _odd(spec: CloneSpec) -> str:
+    """What git could take for an option or would not know; empty if nothing is."""
+    if spec.sha and not _COMMIT.fullmatch(spec.sha):
+        return f"{spec.sha!r} is no commit id"
+    for text in (spec.remote, spec.ref, spec.branch):
+        if text.startswith("-") or any(ord(character) < 32 for character in text):
+            return f"{text!r} is no name of a remote, ref or branch"
+    return "" if spec.remote else "the repository has no address to clone from"
 
 
 class _Failed(Exception):

@@ -125,7 +125,7 @@ class Link:
         self._used = 0.0
         #: When the last answer was given, by the server's clock as HTTP writes it.
         self.server_date = ""
-        self._aborted = False
+        self.aborted = False
 
     def close(self) -> None:
         """Drop the connection; the next call opens another."""
@@ -135,7 +135,7 @@ class Link:
 
     def abort(self) -> None:
         """Break off the call that another thread makes: it raises OSError or the like."""
-        self._aborted = True
+        self.aborted = True
         connection = self._connection
         sock = connection.sock if connection is not None else None
         if sock is not None:
@@ -210,7 +210,7 @@ class Link:
 
     def _once(self, method: str, path: str, data: bytes, kind: str, hold_s: float) -> bytes:
         """One request; tried again once at once if a connection kept alive turns out dead."""
-        self._aborted = False
+        self.aborted = False
         fresh = self._connection is None or time.monotonic() - self._used > _IDLE_S
         if fresh:
             self.close()
@@ -218,7 +218,7 @@ class Link:
             return self._exchange(method, path, data, kind, hold_s)
         except _LOST:
             self.close()
-            if fresh or self._aborted or self.gate.stopping.is_set():
+            if fresh or self.aborted or self.gate.stopping.is_set():
                 raise
         try:
             return self._exchange(method, path, data, kind, hold_s)

@@ -11,9 +11,9 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable
-from contextlib import AbstractContextManager
-from dataclasses import dataclass, field
+from collections.abc import Callable, Mapping
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -32,6 +32,7 @@ from agents.drivers.base import (
     Session,
 )
 from agents.execute import StepState, Walk, step_environ
+from agents.hooks import HookError
 from agents.link import Link
 from agents.logs.masks import Masker, terms
 from agents.logs.spool import Spool
@@ -64,6 +65,14 @@ class House(Protocol):
 
     def step_slot(self) -> AbstractContextManager[object]:
         """Held while a step runs: bounds how many do."""
+
+    def before_steps(
+        self, environ: Mapping[str, str], folder: Path, write: Callable[[bytes], object]
+    ) -> Mapping[str, str]:
+        """The host owner's hook before steps; returns variables for them. Raises: HookError."""
+
+    def after_steps(self, environ: Mapping[str, str], folder: Path, status: str) -> None:
+        """The host owner's hook after steps."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -123,12 +132,11 @@ class StageRun:
         house: House,
         link: Link,
         *,
-        nonce: str,
         on_begun: Callable[[], None],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self.lease, self._house, self._link, self._clock = lease, house, link, clock
-        self._options, self._nonce, self._on_begun = house.options, nonce, on_begun
+        self._options, self._on_begun = house.options, on_begun
         self.spec = claimed.spec
         self._report_s = claimed.report_s
         self._walk = Walk(claimed.spec)
@@ -182,7 +190,6 @@ class StageRun:
     def _open(self) -> None:
         try:
             self._room = make_room(self._options.work_dir)
-            self.lease.save_facts({"nonce": self._nonce, "room": self._room.key})
             self.spec = self._house.admit(self.spec)
             with self._lock:
                 self._walk = Walk(self.spec)
@@ -212,6 +219,8 @@ class StageRun:
         with self._lock:
             self._stopped = self._clock()
             self._final = self._walk.close(self._stopped)
+        if self._room is not None and self._begun:
+            self._house.after_steps(self.spec.environment, self._room.source, self._final)
 
     def _clean_up(self) -> None:
         for job in self._jobs.values():
@@ -267,8 +276,15 @@ class StageRun:
     # --- steps ---
 
     def _start_ready(self) -> None:
+        """Start what may start; a service or detached step that was started lets others start."""
+        while ready := self._next():
+            self._start_all(ready)
+
+    def _next(self) -> list[StepState]:
         with self._lock:
-            ready = self._walk.next()
+            return self._walk.next()
+
+    def _start_all(self, ready: list[StepState]) -> None:
         clones = [step for step in ready if step.spec.kind == CLONE]
         others = [step for step in ready if step.spec.kind != CLONE]
         for step in clones:
@@ -286,16 +302,36 @@ class StageRun:
             self._save()
             self._courier.begin()
             self._on_begun()
-        if self._cancelled.is_set():
+            self._run_hook(steps[0])
+        if self._cancelled.is_set() or self._walk.error:
             with self._lock:
                 for step in steps:
                     self._walk.take_back(step.spec.number)
-            self._take_cancel()
+                if self._walk.error:
+                    self._walk.fail(self._walk.error)
+            if self._cancelled.is_set():
+                self._take_cancel()
             return
         for step in steps:
             self._start(step, marked=True)
         self._tell()
         self._prepare()
+
+    def _run_hook(self, first: StepState) -> None:
+        """The host owner's hook, its output at the head of the first step's log."""
+        if self._cancelled.is_set() or self._room is None:
+            return
+        job = self._job(first)
+        try:
+            environ = step_environ(self._walk, first.spec)
+            more = self._house.before_steps(environ, self._room.source, job.spool.write)
+        except HookError as fault:
+            self._fail(str(fault))
+            return
+        if more:
+            with self._lock:
+                environment = {**self._walk.spec.environment, **more}
+                self._walk.spec = replace(self._walk.spec, environment=environment)
 
     def _take_cancel(self) -> None:
         """Act on a cancel that is in the queue, before anything else of it."""
@@ -306,11 +342,16 @@ class StageRun:
         self._stop(event.reason)
 
     def _start(self, step: StepState, *, marked: bool = False) -> None:
-        number = step.spec.number
         if not marked:
             with self._lock:
-                self._walk.start(number, self._clock())
+                self._walk.start(step.spec.number, self._clock())
             self._tell()
+        self._launch(step, self._job(step))
+
+    def _job(self, step: StepState) -> Job:
+        number = step.spec.number
+        if number in self._jobs:
+            return self._jobs[number]
         spool = Spool(
             self.lease.folder,
             number,
@@ -321,7 +362,7 @@ class StageRun:
         )
         job = self._jobs[number] = Job(spool)
         self._courier.add(number, spool)
-        self._launch(step, job)
+        return job
 
     def _launch(self, step: StepState, job: Job) -> None:
         if step.spec.timeout_s and not step.is_background:
@@ -335,7 +376,8 @@ class StageRun:
     def _run_step(self, step: StepState, job: Job) -> None:
         """The step's thread."""
         try:
-            with self._house.step_slot():
+            slot = nullcontext() if step.is_background else self._house.step_slot()
+            with slot:
                 process = self._process(step, job)
                 job.attach(process)
                 outcome = process.wait()

@@ -106,8 +106,10 @@ class State:
             raise StateError(f"another agent is running on the state directory {folder}") from fault
 
     def close(self) -> None:
-        """Let another agent use the directory."""
-        os.close(self._lock)
+        """Let another agent use the directory; idempotent."""
+        lock, self._lock = self._lock, -1
+        if lock >= 0:
+            os.close(lock)
 
     # --- identity ---
 

@@ -55,7 +55,7 @@ class ExecDriver:
         if not Path("/bin/sh").exists():
             raise DriverError("exec stages need /bin/sh, which this host has not")
         if self._options.exec_user:
-            account(self._options.exec_user)
+            open_way(self._options, account(self._options.exec_user))
 
     def sweep(self) -> None:
         """Kill what an earlier life of the agent ran and remove its rooms."""
@@ -86,6 +86,22 @@ def account(name: str) -> pwd.struct_passwd:
     if os.geteuid() not in (0, found.pw_uid):
         raise DriverError(f"steps cannot run as {name}: the agent is not root")
     return found
+
+
+def open_way(options: Options, user: pwd.struct_passwd) -> None:
+    """Let another user through to the rooms, and no further. Raises: DriverError if that fails."""
+    if os.geteuid() == user.pw_uid:
+        return
+    work_dir = options.work_dir.absolute()
+    work_dir.mkdir(mode=0o711, parents=True, exist_ok=True)
+    for path in (work_dir, *work_dir.parents):
+        if path in (work_dir, options.state_dir.absolute()):
+            path.chmod(path.stat().st_mode | 0o011)
+        if not path.stat().st_mode & 0o001 and path.stat().st_uid != user.pw_uid:
+            raise DriverError(
+                f"steps cannot run as {user.pw_name}, who may not enter {path}; "
+                "choose a work-dir that every user can reach"
+            )
 
 
 class ExecSession:
@@ -223,9 +239,12 @@ class ExecProcess:
             self._ended = True
             if self._killer is not None:
                 self._killer.cancel()
-        if not closed:
-            self._drain = threading.Thread(target=self._discard, daemon=True)
-            self._drain.start()
+        if closed:
+            self._close_pipe()
+        else:
+            drain = threading.Thread(target=self._discard, daemon=True)
+            drain.start()
+            self._drain = drain
         return Outcome(code if code >= 0 else 128 - code)
 
     def kill(self) -> None:
@@ -244,15 +263,15 @@ class ExecProcess:
         return self._child.pid
 
     def end(self) -> None:
-        """Kill the group without grace, if its leader still runs."""
+        """Kill the group without grace, if its leader still runs, and wait until it does not."""
         self._kill_hard()
+        with contextlib.suppress(ChildProcessError):  # it was waited for already
+            os.waitid(os.P_PID, self._child.pid, os.WEXITED | os.WNOWAIT)
 
     def release(self) -> None:
-        """Give the pipe up. Whoever could write to it has been killed."""
+        """Wait for the end of what the step left in the pipe: its writers have been killed."""
         if self._drain is not None:
             self._drain.join(self._grace_s)
-        if self._child.stdout is not None and not (self._drain and self._drain.is_alive()):
-            self._child.stdout.close()
 
     def _kill_hard(self) -> None:
         with self._lock:
@@ -303,6 +322,11 @@ class ExecProcess:
         os.set_blocking(pipe, True)
         while os.read(pipe, _PIPE_BYTES):
             pass
+        self._close_pipe()
+
+    def _close_pipe(self) -> None:
+        if self._child.stdout is not None:
+            self._child.stdout.close()
 
 
 def _make_writable(function: Callable[[str], object], path: str, _: object) -> None:

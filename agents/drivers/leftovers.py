@@ -88,14 +88,16 @@ def kill_group(group: Group) -> bool:
 def end_adopted(key: str, leaders: Collection[int]) -> None:
     """Kill this process's adopted children that bear `key` or belong to a group of `leaders`.
 
-    Repeats until there is none, as their own children are adopted in turn, and reaps the dead.
+    Repeats until there is none, as their own children are adopted in turn, and reaps the dead. The
+    leaders themselves are their driver's to end and to wait for.
     """
     deadline = time.monotonic() + _PATIENCE_S
     while time.monotonic() < deadline:
         mine = [
             seen
             for seen in _adopted()
-            if seen.group in leaders or seen.session in leaders or is_marked(seen.pid, key)
+            if seen.pid not in leaders
+            and (seen.group in leaders or seen.session in leaders or is_marked(seen.pid, key))
         ]
         if not mine:
             return

@@ -241,7 +241,8 @@ class Double:
         self.presences.append(sign)
         before = self.orders
         deadline = time.monotonic() + min(sign.hold_s, 5.0)
-        while self.orders is before and before.action == "continue" and not self.is_away():
+        news = before.action != "continue" or sign.state == "draining"
+        while self.orders is before and not news and not self.is_away():
             left = deadline - time.monotonic()
             if left <= 0:
                 break
