@@ -439,7 +439,7 @@ def _own_address(bind: str) -> str:
 def _key(directory: Path, name: str) -> str:
     try:
         return (directory / name).read_text(encoding="ascii").strip()
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return ""
     except (OSError, UnicodeDecodeError) as error:
         raise SettingError(f"cannot read {directory / name}: {error}") from None

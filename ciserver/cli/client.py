@@ -60,6 +60,10 @@ def _read(path: Path) -> str:
         raise Refused(f"cannot read {path}: {error.strerror}") from None
 
 
+class Missing(Refused):
+    """The server does not know what was asked for."""
+
+
 class Client:
     """The REST calls that the commands need. Paths and JSON are Drone's."""
 
@@ -72,7 +76,7 @@ class Client:
     def call(self, method: str, path: str, **options: Any) -> Any:
         """The JSON of an answer.
 
-        Raises: Refused for no answer, or one that says no.
+        Raises: Refused for no answer, or one that says no; Missing for one that says 404.
         """
         try:
             answer = self._http.request(method, path, **options)
@@ -80,13 +84,11 @@ class Client:
             raise Refused(f"the server at {self.access.url} does not answer: {error}") from None
         if answer.status_code == httpx.codes.UNAUTHORIZED:
             raise Refused(f"the server at {self.access.url} does not know this token")
+        if answer.status_code == httpx.codes.NOT_FOUND:
+            raise Missing(_message(answer))
         if answer.is_error:
             raise Refused(_message(answer))
         return answer.json() if answer.content else None
-
-    def repo(self, slug: str) -> Any:
-        """A repo by its slug."""
-        return self.call("GET", f"/api/repos/{quote(slug)}")
 
     def repos(self) -> list[Any]:
         """Every repo the caller sees, with its newest build."""
@@ -94,11 +96,15 @@ class Client:
 
     def builds(self, slug: str) -> list[Any]:
         """The newest builds of a repo."""
-        return list(self.call("GET", f"/api/repos/{quote(slug)}/builds"))
+        return list(self._in_repo("GET", slug, "/builds"))
 
     def build(self, slug: str, number: int) -> Any:
         """A build with its stages and steps."""
-        return self.call("GET", f"/api/repos/{quote(slug)}/builds/{number}")
+        return self._in_repo("GET", slug, f"/builds/{number}")
+
+    def log(self, slug: str, number: int, stage: int, step: int) -> list[Any]:
+        """The lines of a step, as `{pos, out, time}`."""
+        return self._in_repo("GET", slug, f"/builds/{number}/logs/{stage}/{step}") or []
 
     def register(self, url: str) -> Any:
         """The repo of a git address, made if there is none yet."""
@@ -108,11 +114,25 @@ class Client:
         """A new build; `branch` and `commit` may be empty."""
         named = {"branch": branch, "commit": commit}
         query = {**params, **{name: value for name, value in named.items() if value}}
-        return self.call("POST", f"/api/repos/{quote(slug)}/builds", params=query)
+        return self._in_repo("POST", slug, "/builds", params=query)
 
     def cancel(self, slug: str, number: int) -> None:
         """Cancel a build."""
-        self.call("DELETE", f"/api/repos/{quote(slug)}/builds/{number}")
+        self._in_repo("DELETE", slug, f"/builds/{number}")
+
+    def _in_repo(self, method: str, slug: str, path: str, **options: Any) -> Any:
+        """A call below a repo; where something is not there, say what."""
+        try:
+            return self.call(method, f"/api/repos/{quote(slug)}{path}", **options)
+        except Missing:
+            self._refuse_unknown(slug)
+            raise Refused(f"there is no build {path.split('/')[2]} of {slug}") from None
+
+    def _refuse_unknown(self, slug: str) -> None:
+        try:
+            self.call("GET", f"/api/repos/{quote(slug)}")
+        except Missing:
+            raise Refused(f"there is no repository {slug} on {self.access.url}") from None
 
 
 def _message(answer: httpx.Response) -> str:

@@ -40,21 +40,24 @@ class Follower:
     wanted: Wanted = lambda _stage, _step: True
     #: Whether each line begins with its step's name.
     names: bool = True
+    #: Whether the stages' moves are shown too.
+    moves: bool = True
     _logs: dict[int, asyncio.Task[None]] = field(default_factory=dict)
-    _shown: dict[str, str] = field(default_factory=dict)
+    _shown: dict[int, str] = field(default_factory=dict)
+    _bell: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> dict[str, Any]:
         """Follow to the end; the build as it then is."""
         build = await self._look()
-        bell = asyncio.Event()
-        listener = asyncio.create_task(self._listen(build["id"], bell))
+        listener = asyncio.create_task(self._listen(build["id"]))
         try:
             while build["status"] in states.OPEN:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(bell.wait(), LOOK_S)
-                bell.clear()
+                    await asyncio.wait_for(self._bell.wait(), LOOK_S)
+                self._bell.clear()
                 build = await self._look()
             await asyncio.gather(*self._logs.values())
+            self._tell(build)
         finally:
             listener.cancel()
             for log in self._logs.values():
@@ -71,8 +74,7 @@ class Follower:
                     self._print(stage, step)
 
     def _print(self, stage: dict[str, Any], step: dict[str, Any]) -> None:
-        path = f"{self.number}/logs/{stage['number']}/{step['number']}"
-        for line in self.client.call("GET", f"/api/repos/{self.slug}/builds/{path}") or []:
+        for line in self.client.log(self.slug, self.number, stage["number"], step["number"]):
             self.terminal.line(self._mark(stage, step) + line["out"].removesuffix("\n"))
 
     def _mark(self, stage: dict[str, Any], step: dict[str, Any]) -> str:
@@ -85,7 +87,7 @@ class Follower:
             for step in stage.get("steps") or []:
                 if step["id"] not in self._logs and self._has_log(stage, step):
                     self._logs[step["id"]] = asyncio.create_task(self._log(stage, step))
-            self._tell(stage)
+        self._tell(build)
         self.terminal.progress(_awaited(build))
         return build
 
@@ -93,25 +95,34 @@ class Follower:
         begun = step["status"] not in (states.PENDING, states.SKIPPED)
         return begun and self.wanted(stage, step)
 
-    def _tell(self, stage: dict[str, Any]) -> None:
-        """Say a stage's new status once. A log's last lines may come after it."""
+    def _tell(self, build: dict[str, Any]) -> None:
+        """Say each stage's new status once; its end comes after the last line of its logs."""
+        for stage in build.get("stages") or []:
+            status = stage["status"]
+            if status in states.DONE and not self._logs_ended(stage):
+                continue
+            if self.moves and status not in states.UNSTARTED | {self._shown.get(stage["id"])}:
+                self._shown[stage["id"]] = status
+                self.terminal.line(self._sentence(stage))
+
+    def _logs_ended(self, stage: dict[str, Any]) -> bool:
+        logs = (self._logs.get(step["id"]) for step in stage.get("steps") or [])
+        return all(log is None or log.done() for log in logs)
+
+    def _sentence(self, stage: dict[str, Any]) -> str:
         status = stage["status"]
-        before = self._shown.get(stage["name"])
-        if status == before or not self.names or status in states.UNSTARTED:
-            return
-        self._shown[stage["name"]] = status
         where = f" on {stage['machine']}" if status == states.RUNNING else ""
         why = f": {stage['error']}" if stage.get("error") else ""
         text = self.terminal.paint(status.replace("_", " "), COLOURS.get(status, "0"))
-        self.terminal.line(f"{stage['name']}: {text}{where}{why}")
+        return f"{stage['name']}: {text}{where}{why}"
 
-    async def _listen(self, build_id: int, bell: asyncio.Event) -> None:
-        """Ring `bell` whenever the server says that something changed."""
+    async def _listen(self, build_id: int) -> None:
+        """Ring the bell whenever the server says that something changed."""
         while True:
             with contextlib.suppress(OSError, WebSocketException):
                 async with self._connect(f"/ws/build/{build_id}") as socket:
                     async for _message in socket:
-                        bell.set()
+                        self._bell.set()
             await asyncio.sleep(RETRY_S)
 
     async def _log(self, stage: dict[str, Any], step: dict[str, Any]) -> None:
@@ -125,6 +136,7 @@ class Follower:
                         tail.take(json.loads(message))
             if not tail.ended:
                 await asyncio.sleep(RETRY_S)
+        self._bell.set()
 
     def _connect(self, path: str) -> connect:
         reach = self.client.access

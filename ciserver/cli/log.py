@@ -29,7 +29,7 @@ def log(
     chosen = Chosen(stage, step)
     if not follow or stage:
         chosen.check(client.build(slug, number))
-    follower = Follower(client, Terminal(), slug, number, chosen, names=not step)
+    follower = Follower(client, Terminal(), slug, number, chosen, names=not step, moves=not stage)
     asyncio.run(follower.run() if follow else follower.print_now())
 
 

@@ -45,7 +45,7 @@ def up(
                 server.start(listener)
                 server.build(build, example)
                 supervisor.watch()
-                terminal.line("stopping")
+                terminal.line("stopping; what still runs is cancelled")
         except Interrupted:
             terminal.progress("")
         except (Failed, redis.Unusable) as failure:

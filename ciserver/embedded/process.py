@@ -17,13 +17,14 @@ PR_SET_CHILD_SUBREAPER: Final = 36
 BACKOFF_S: Final = (0.2, 1.0, 2.0, 5.0, 10.0, 30.0)
 #: A process that ran this long is well again: its next death starts the waits anew.
 HEALTHY_S: Final = 60.0
+SIGNAL_GAP_S: Final = 0.5
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Program:
-    """What to run. `stop_signals` are sent one after the other, `stop_s` apart, then SIGKILL."""
+    """What to run. `stop_signals` are sent `SIGNAL_GAP_S` apart, and SIGKILL `stop_s` later."""
 
     name: str
     argv: Sequence[str]

@@ -73,7 +73,7 @@ class Programs:
             environ,
             log=self._log("agent"),
             stop_signals=(signal.SIGTERM, signal.SIGTERM),
-            stop_s=7,
+            stop_s=15,
         )
 
     def build(self, path: str) -> Program:

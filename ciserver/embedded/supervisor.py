@@ -13,6 +13,7 @@ from types import FrameType
 from typing import Final
 
 from ciserver.embedded.process import (
+    SIGNAL_GAP_S,
     Child,
     Program,
     adopt_orphans,
@@ -129,7 +130,9 @@ class Supervisor:
             if child.process is not None and not child.alive:
                 code = child.died(now)
                 if child.program.keep:
-                    self._tell(f"{child.program.name} ended ({_how(code)}), starting it again")
+                    self._tell(
+                        f"{child.program.name} ended ({_how(code)}), starting it again{_see(child)}"
+                    )
             if child.due is not None and child.due <= now:
                 child.start(now)
         reap(self._children)
@@ -165,11 +168,21 @@ class Supervisor:
 
     def _stop_one(self, child: Child) -> None:
         """A further Ctrl-C ends the waiting: everything is killed then."""
-        for number in child.program.stop_signals:
+        *first, last = child.program.stop_signals
+        for number in first:
             child.send(number)
-            end = time.monotonic() + child.program.stop_s
-            while child.alive and time.monotonic() < end and not self._asked_to_stop():
-                self._pause(POLL_S)
+            self._wait_for_end(child, SIGNAL_GAP_S)
+        child.send(last)
+        self._wait_for_end(child, child.program.stop_s)
+
+    def _wait_for_end(self, child: Child, limit_s: float) -> None:
+        end = time.monotonic() + limit_s
+        while child.alive and time.monotonic() < end and not self._asked_to_stop():
+            self._pause(POLL_S)
+
+
+def _see(child: Child) -> str:
+    return f"; see {child.program.log}" if child.program.log else ""
 
 
 def _how(code: int) -> str:
