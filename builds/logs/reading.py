@@ -15,6 +15,8 @@ from builds.models import LogBatch, StepLog
 _PAGE_ROWS: Final = 16
 _MAX_FOUND: Final = 1000
 
+Frame = tuple[int, bytes]  # the position of its first line, and the frame as stored
+
 
 def read(step_id: int, first: int = 0, limit: int | None = None) -> Iterator[Chunk]:
     """The stored lines from position `first` on, at most `limit` of them, in chunks and in order.
@@ -27,13 +29,15 @@ def read(step_id: int, first: int = 0, limit: int | None = None) -> Iterator[Chu
         page = _page(step_id, position)
         if not page:
             return
-        for chunk in page:
-            wanted = chunk.since(position) if left is None else chunk.since(position).upto(left)
-            if not wanted.count:
+        for start, frame in page:
+            if left == 0:
                 return
+            wanted = batches.unpack(frame, start).since(position)
+            if left is not None:
+                wanted = wanted.upto(left)
+                left -= wanted.count
             yield wanted
             position = wanted.next
-            left = None if left is None else left - wanted.count
 
 
 def text(step_id: int, first: int = 0) -> Iterator[bytes]:
@@ -90,8 +94,8 @@ def search(step_id: int, wanted: str, limit: int = _MAX_FOUND) -> Iterator[Found
                 return
 
 
-def _page(step_id: int, position: int) -> list[Chunk]:
-    """Some chunks that hold the lines from `position` on; empty where there are none yet."""
+def _page(step_id: int, position: int) -> list[Frame]:
+    """Some frames that hold the lines from `position` on; empty where there are none yet."""
     for _ in range(2):
         log = StepLog.objects.filter(step=step_id).values("next", "key", "index").first()
         if log is None or log["next"] <= position:
@@ -104,7 +108,7 @@ def _page(step_id: int, position: int) -> list[Chunk]:
     return []
 
 
-def _rows(step_id: int, position: int) -> list[Chunk]:
+def _rows(step_id: int, position: int) -> list[Frame]:
     rows = LogBatch.objects.filter(step=step_id)
     start = (
         rows.filter(first__lte=position).order_by("-first").values_list("first", flat=True).first()
@@ -113,13 +117,13 @@ def _rows(step_id: int, position: int) -> list[Chunk]:
         rows.filter(first__gte=start or 0).order_by("first").values_list("first", "count", "data")
     )
     return [
-        batches.unpack(bytes(data), first)
+        (first, bytes(data))
         for first, count, data in page[:_PAGE_ROWS]
         if first + count > position
     ]
 
 
-def _frame(key: str, index: list[int], position: int) -> list[Chunk]:
+def _frame(key: str, index: list[int], position: int) -> list[Frame]:
     """The frame with the line `position`, or the next one where that line was dropped.
 
     `index` is flat: first line, line count, offset, length, of each frame.
@@ -129,4 +133,4 @@ def _frame(key: str, index: list[int], position: int) -> list[Chunk]:
     if firsts[at] + counts[at] <= position:
         at += 1
     first, _, offset, length = index[4 * at : 4 * at + 4]
-    return [batches.unpack(store.by_key(key).read(key, offset, length), first)]
+    return [(first, store.by_key(key).read(key, offset, length))]
