@@ -35,6 +35,7 @@ from pipeline.errors import UserError
 FORM: Final = "application/x-www-form-urlencoded"
 _FORMS: Final = (FORM, "multipart/form-data")
 NO_CONTENT: Final = 204
+NUL: Final = "\0"
 NO_ROWS: Final = "sql: no rows in result set"
 RETRY_AFTER_S: Final = 2
 _MAX_PAGE: Final = 100
@@ -162,6 +163,12 @@ class View(APIView):
     content_negotiation_class = NoNegotiation
     schema = Schema()
     request: Request
+
+    def initial(self, request: Request, *args: Any, **values: Any) -> None:
+        """Refuse what no database stores, before anything is looked up."""
+        super().initial(request, *args, **values)
+        if any(NUL in str(value) for value in (*values.values(), *request.query_params.values())):
+            raise Bad("a zero byte is no text")
 
     def caller(self) -> Caller:
         """Who asks; maybe a guest."""

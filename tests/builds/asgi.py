@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from typing import Any
 
+from asgiref.sync import async_to_sync
 from asgiref.testing import ApplicationCommunicator
 
 DEADLINE_S = 60
 Headers = Sequence[tuple[bytes, bytes]]
+
+
+def run(scenario: Callable[[], Awaitable[None]]) -> None:
+    """Run a scenario to its end, and what it left running to its own.
+
+    As long as this loop runs, database calls are made by this thread, hence in its transaction.
+    """
+
+    async def whole() -> None:
+        await scenario()
+        while left := asyncio.all_tasks() - {asyncio.current_task()}:
+            _, late = await asyncio.wait(left, timeout=DEADLINE_S)
+            assert not late, late
+
+    async_to_sync(whole)()
 
 
 def _scope(kind: str, target: str, headers: Headers) -> dict[str, Any]:

@@ -3,13 +3,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 from typing import Any
 
 import pytest
 import zstandard
-from asgiref.sync import async_to_sync
 from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
 from channels.routing import URLRouter
@@ -21,7 +19,7 @@ from django.utils import timezone
 from builds import logs, secrets, tails
 from builds.models import Build, Repo, Stage, Step, User
 from builds.routing import websocket_urlpatterns
-from tests.builds.asgi import Headers, Socket, socket
+from tests.builds.asgi import Headers, Socket, run, socket
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("test_transaction_stays")]
 
@@ -54,10 +52,6 @@ async def append(step: Step, from_: int, *lines: str, **header: Any) -> None:
     layer = get_channel_layer()
     assert layer is not None
     await layer.group_send(f"log-{step.pk}", {"type": "log.grew", "step": step.pk})
-
-
-def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    async_to_sync(scenario)()
 
 
 def test_a_late_viewer_gets_history_then_live_lines_then_the_end(step: Step) -> None:

@@ -88,7 +88,9 @@ class OwnRepos(View):
         return Response(documents.with_newest_builds(rows) if self.flag("latest") else rows)
 
     @extend_schema(
-        request=None, responses=_REPO(many=True), parameters=[OpenApiParameter("async", bool)]
+        request=None,
+        responses={200: _REPO(many=True), 204: None},
+        parameters=[OpenApiParameter("async", bool)],
     )
     def post(self, _request: Request) -> Response:
         """Synchronize with the forge. Repos registered by their address need none."""

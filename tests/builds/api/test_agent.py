@@ -2,12 +2,11 @@ from __future__ import annotations
 
 import asyncio
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import zstandard
-from asgiref.sync import async_to_sync
 from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
 from django.db import OperationalError
@@ -17,7 +16,7 @@ from builds import claims, logs, membership, triggers
 from builds.models import Agent, Lease, Repo, Step, User
 from builds.routing import hold
 from pipeline.wire import MAX_BATCH_BYTES
-from tests.builds.asgi import Answer, request
+from tests.builds.asgi import Answer, request, run
 
 pytestmark = pytest.mark.django_db
 
@@ -227,10 +226,6 @@ def present(joined: dict[str, Any], body: Any, token: str = "", agent: int = 0) 
     path = f"/agent/v1/agents/{agent or joined['id']}"
     data = body if isinstance(body, bytes) else json.dumps(body).encode()
     return request(hold(None), "PUT", path, data, [(b"authorization", bearer)])
-
-
-def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    async_to_sync(scenario)()
 
 
 async def body(answer: Answer) -> Any:

@@ -212,6 +212,11 @@ def test_a_malformed_body_is_400(api: Api, repo: Repo) -> None:
         assert api.refused("PATCH", f"repos/{repo.slug}", body)[0] == 400
 
 
+def test_a_zero_byte_is_400(api: Api, path: str) -> None:
+    assert api.refused("GET", f"{path}?branch=a%00b")[0] == 400
+    assert api.refused("GET", "repos/a%00/b")[0] == 400
+
+
 def test_answers_are_never_cached_and_may_be_read_from_anywhere(api: Api, path: str) -> None:
     answer = api.call("GET", path)
 

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import zstandard
-from asgiref.sync import async_to_sync
 from channels.db import database_sync_to_async
 from channels.layers import get_channel_layer
 
@@ -15,7 +14,7 @@ from builds.api import stream
 from builds.models import Agent, Build, Repo, Step, User
 from builds.routing import hold
 from pipeline.wire import Claim
-from tests.builds.asgi import Answer, request
+from tests.builds.asgi import Answer, request, run
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("test_transaction_stays")]
 
@@ -37,10 +36,6 @@ def build(repo: Repo, user: User, make_agent: Callable[..., Agent]) -> Build:
 def opened(path: str, user: User | None = None) -> Any:
     token = f"?access_token={secrets.user_token(user)}" if user else ""
     return request(hold(None), "GET", f"/api/stream{path}{token}")
-
-
-def run(scenario: Callable[[], Awaitable[None]]) -> None:
-    async_to_sync(scenario)()
 
 
 async def ring(build: Build) -> None:
