@@ -83,6 +83,10 @@ class JoinStep(bootsteps.StartStopStep):
         """The loop begins, or begins anew after a lost connection."""
         parent.enter_loop(hub)
 
+    def close(self, parent: Any) -> None:
+        """The worker is about to stop."""
+        parent.stop_listening()
+
     def stop(self, parent: Any) -> None:
         """Wait for the slots, then leave."""
         parent.part()
@@ -152,6 +156,17 @@ class AgentWorker(Worker):
         self._serving_loop = hub
         hub.add_reader(self.app.bell.reader, self.app.bell.take)
         hub.call_soon(self._consume_right_queues)
+
+    def stop_listening(self) -> None:
+        """Break off the wait for a ticket, which would hold the end up by seconds.
+
+        A ticket that comes in this moment is lost, and rung again by the server.
+        """
+        consumer = self.consumer.task_consumer
+        client = getattr(getattr(consumer, "channel", None), "client", None)
+        connection = getattr(client, "connection", None)
+        if connection is not None:
+            connection.disconnect()
 
     def part(self) -> None:
         """Wait for the slots to end, leave, and decide the exit code."""
