@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-FIGURES = ("trigger", "throughput", "lines", "live", "idle")
+FIGURES = ("pipelines", "trigger", "throughput", "lines", "live", "idle")
 
 
 def main() -> int:
