@@ -93,7 +93,9 @@ def test_a_program_that_dies_is_started_again(run: Run, tmp_path: Path) -> None:
 
     wait_for("the second start", lambda: len(pids(tmp_path)) == 2)
     assert process.stdout is not None
-    assert process.stdout.readline() == "sleeper ended (signal 9), starting it again\n"
+    assert process.stdout.readline() == (
+        f"sleeper ended (signal 9), starting it again; see {tmp_path / 'sleeper.log'}\n"
+    )
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
