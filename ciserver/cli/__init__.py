@@ -22,6 +22,7 @@ COMMANDS: Final = {
     "compile": "compile",
     "sign": "sign",
     "encrypt": "encrypt",
+    "exec": "exec",
 }
 
 
