@@ -16,8 +16,8 @@ from pipeline.convert import parts
 from pipeline.convert.emit import to_yaml
 from pipeline.convert.parts import Data, Draft, Volumes, condition, entries, strings, table
 from pipeline.reader import MAX_POINTS, points_of
-from pipeline.shapes import boolean, text
-from pipeline.yamltext import LIST, MAP, Node, YamlError, compose, split
+from pipeline.shapes import boolean, text, texts
+from pipeline.yamltext import LIST, MAP, SCALAR, Node, YamlError, compose, split
 
 _PULLS: Final = ("refs/pull/**", "refs/pull-requests/**", "refs/merge-requests/**")
 _MATCH: Final = re.compile(r"^pipeline:(\s+)?$", re.MULTILINE)
@@ -30,7 +30,7 @@ _FLAGS: Final[Mapping[str, Data]] = {
     "allow_failure": {"failure": "ignore"},
 }
 _DROPPED: Final = frozenset(
-    ("devices", "tmpfs", "shell", "ports", "labels", "networks", "ulimits", "isolation", "name")
+    ("devices", "tmpfs", "shell", "ports", "labels", "networks", "ulimits", "isolation")
 )
 _CONDITIONS: Final = {
     "ref": "ref", "repo": "repo", "instance": "instance", "environment": "target",
@@ -140,16 +140,32 @@ def _containers(
     """The steps of a map, or of a list of one-key maps, and the group of each."""
     found: list[Data] = []
     groups: list[str] = []
-    sources = node.value if node is not None and node.kind == LIST else [node]
-    for source in sources:
+    for source in _sources(node):
         for name, value in entries(draft, source, where):
             values = table(draft, value, f"{where}.{name}")
+            values.pop("name", None)
             if not parts.in_matrix(draft, values.get("when"), point):
                 continue
             group = values.pop("group", None)
             groups.append(text(draft, group, "group") if group is not None else "")
             found.append(_container(draft, name, values, volumes))
     return found, groups
+
+
+def _sources(node: Node | None) -> list[Node | None]:
+    """The maps of named steps: one, or those of a list, whose items may be steps themselves."""
+    if node is None or node.kind != LIST:
+        return [node]
+    return [_named(item, index) for index, item in enumerate(node.value)]
+
+
+def _named(item: Node, index: int) -> Node:
+    if item.kind != MAP or all(value.kind == MAP for _, value in item.value):
+        return item
+    name = next((value for key, value in item.value if key.value == "name"), None)
+    if name is None or name.kind != SCALAR:
+        name = Node(SCALAR, f"step-{index + 1}", item.line, item.column)
+    return Node(MAP, [(name, item)], item.line, item.column)
 
 
 def _container(draft: Draft, name: str, values: dict[str, Node], volumes: Volumes) -> Data:
@@ -211,10 +227,7 @@ def _points(draft: Draft, node: Node | None) -> list[dict[str, str]]:
     include = values.get("include")
     if include is not None and include.kind == LIST and any(i.kind == MAP for i in include.value):
         return [_point(draft, item) for item in include.value]
-    axes = {
-        key: [item.value for item in strings(draft, value, f"matrix.{key}")]
-        for key, value in values.items()
-    }
+    axes = {key: texts(draft, value, f"matrix.{key}") for key, value in values.items()}
     if points_of(axes) > MAX_POINTS:
         draft.refuse(node, "matrix", f"it has more than {MAX_POINTS} points")
         return []

@@ -215,3 +215,13 @@ def test_arbitrary_old_files_raise_only_pipeline_errors(head: str, body: str) ->
         parse(modern)
     except PipelineError as fault:
         assert fault.problems
+
+
+def test_steps_of_an_old_list_may_have_their_names_inside() -> None:
+    text = "pipeline:\n- name: foo\n  image: a\n- image: b\n- bar: {image: c}\n"
+    [found] = parse(modernise(text, ".drone.yml")).pipelines
+    assert [(one.name, one.image) for one in found.steps] == [
+        ("foo", "a"),
+        ("step-2", "b"),
+        ("bar", "c"),
+    ]
