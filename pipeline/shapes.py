@@ -23,6 +23,8 @@ Table = Mapping[str, tuple[str, Reader]]
 _SIZE: Final = re.compile(r"(\d+(?:\.\d+)*) ?([kKmMgGtTpP]?)[iI]?[bB]?")
 _DURATION: Final = re.compile(r"(?:(\d+)h)?(?:(\d+)m)?(?:(\d+(?:\.\d+)?)s)?")
 _POWERS: Final = {"": 0, "k": 1, "m": 2, "g": 3, "t": 4, "p": 5}
+#: More findings of one sort nobody reads.
+MAX_PROBLEMS: Final = 1_000
 #: So many different unknown keys get a hint; looking for the nearest one takes time.
 MAX_HINTS: Final = 100
 _KINDS: Final = {SCALAR: "a single value", LIST: "a list", MAP: "a map"}
@@ -40,11 +42,13 @@ class Notes:
 
     def error(self, code: str, node: Node, message: str) -> None:
         problem = Problem(code, message, node.line, node.column, ERROR, self.file)
-        self.problems.append(problem)
+        if len(self.problems) < MAX_PROBLEMS:
+            self.problems.append(problem)
 
     def warn(self, code: str, node: Node, message: str) -> None:
         problem = Problem(code, message, node.line, node.column, WARNING, self.file)
-        self.warnings.append(problem)
+        if len(self.warnings) < MAX_PROBLEMS:
+            self.warnings.append(problem)
 
     def wrong(self, node: Node, where: str, expected: str) -> None:
         """Note a value of the wrong type."""
