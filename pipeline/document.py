@@ -33,7 +33,7 @@ from pipeline.resources import (
     When,
     WorkspaceDef,
 )
-from pipeline.shapes import Notes, Table, fields
+from pipeline.shapes import Notes
 from pipeline.shapes import text as text_
 from pipeline.yamltext import (
     MAP,
@@ -57,7 +57,6 @@ __all__ = [
 
 DEFAULT_FILE: Final = ".drone.yml"
 
-_HEAD: Final[Table] = {"kind": ("kind", text_), "version": ("version", text_)}
 _STRANGERS: Final = (
     (frozenset({"build", "script", "publish", "deploy"}),
      "the format before 0.5: write its sections as `steps` with `image` and `commands`"),
@@ -131,14 +130,16 @@ def _document(notes: Notes, node: Node | None, part: Part) -> Document | None:
     if node.kind != MAP:
         notes.wrong(node, "document", "a map with a `kind`")
         return None
-    head = fields(Notes(notes.file), node, "", _HEAD)
+    kind = ""
     for key, value in pairs(node):
-        if key.value in _HEAD and value.kind != SCALAR:
-            notes.wrong(value, key.value, "a single value")
-    if not head.get("kind"):
+        if key.value == "kind":
+            kind = text_(notes, value, "kind")
+        elif key.value == "version":
+            text_(notes, value, "version")
+    if not kind:
         notes.error("config:missing-kind", node, _kindless(node))
         return None
-    return document(notes, node, head["kind"])
+    return document(notes, node, kind)
 
 
 def _kindless(node: Node) -> str:

@@ -295,10 +295,11 @@ def _tagged(node: Node, tag: str) -> None:
 
 def _unpack(node: Node) -> str:
     try:
-        return base64.b64decode("".join(node.value.split()), validate=True).decode("utf-8", "replace")
+        data = base64.b64decode("".join(node.value.split()), validate=True)
     except (binascii.Error, ValueError) as fault:
         message = "`!!binary` needs base64"
         raise YamlError("yaml:syntax", message, node.line, node.column) from fault
+    return data.decode("utf-8", "replace")
 
 
 def _syntax_error(fault: yaml.YAMLError, offset: int) -> YamlError:
