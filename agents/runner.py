@@ -297,7 +297,8 @@ class StageRun:
         with self._lock:
             for step in steps:
                 self._walk.start(step.spec.number, self._clock())
-        if not self._begun:
+        beginning = not self._begun
+        if beginning:
             self._begun = True
             self._save()
             self._courier.begin()
@@ -314,7 +315,8 @@ class StageRun:
             return
         for step in steps:
             self._start(step, marked=True)
-        self._tell()
+        if not beginning:  # else the report that was just acknowledged said so
+            self._tell()
         self._prepare()
 
     def _run_hook(self, first: StepState) -> None:
