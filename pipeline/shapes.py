@@ -97,16 +97,13 @@ def size(notes: Notes, node: Node, where: str) -> int:
 
 
 def duration(notes: Notes, node: Node, where: str) -> float:
-    """Seconds: a number, or text such as `90s`, `10m`, `1h30m`."""
+    """Seconds, from text such as `90s`, `10m`, `1h30m`; a bare number could be minutes as well."""
     if node.kind == SCALAR:
-        value = untyped(node)
-        if isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1e9:
-            return float(value)
         match = _DURATION.fullmatch(node.value)
         if match and match[0] and len(match[0]) < 20:
             hours, minutes, seconds = (float(part or 0) for part in match.groups())
             return hours * 3600 + minutes * 60 + seconds
-    notes.wrong(node, where, "a duration such as 90s, 10m or 1h30m, or seconds")
+    notes.wrong(node, where, "a duration with its unit, such as 90s, 10m or 1h30m")
     return 0.0
 
 

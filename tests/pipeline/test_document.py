@@ -80,7 +80,7 @@ def errors(text: str) -> list[tuple[str, int, int]]:
         ("devices", "[{name: a, path: /dev/b}]", (Mount("a", "/dev/b"),)),
         ("retry", "2", Retry(2)),
         ("retry", "{count: 3, on: [error], backoff: 10s}", Retry(3, ("error",), 10.0)),
-        ("timeout", "90", 90.0),
+        ("timeout", "90s", 90.0),
         ("timeout", "1h30m", 5400.0),
         ("timeout", "1.5s", 1.5),
         ("reports", "junit.xml", ("junit.xml",)),
@@ -128,6 +128,7 @@ def test_step_keys_have_their_types(key: str, text: str, value: Any) -> None:
         "retry: 11",
         "retry: {on: [sometimes]}",
         "timeout: soon",
+        "timeout: 90",
         "timeout: -1",
     ],
 )
