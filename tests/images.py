@@ -23,9 +23,9 @@ BUSYBOX = "ciserver-test/busybox:1"
 GIT = "ciserver-test/git:1"
 
 
-def busybox_image() -> str:
+def busybox_image(engine: str | None = None) -> str:
     """The name of an image with busybox and nothing else."""
-    return _ensure(BUSYBOX, ())
+    return _ensure(BUSYBOX, (), engine)
 
 
 def git_image() -> str:
@@ -33,8 +33,8 @@ def git_image() -> str:
     return _ensure(GIT, ("git",))
 
 
-def _ensure(name: str, programs: Sequence[str]) -> str:
-    client = docker.APIClient(version="auto", timeout=300)
+def _ensure(name: str, programs: Sequence[str], engine: str | None = None) -> str:
+    client = docker.APIClient(engine, version="auto", timeout=300)
     with contextlib.closing(client), _one_process_at_a_time():
         try:
             client.inspect_image(name)

@@ -7,8 +7,8 @@ from __future__ import annotations
 
 import base64
 import binascii
+import contextlib
 import json
-import socket
 import tarfile
 import threading
 import time
@@ -70,18 +70,7 @@ class Engine:
 
     def ping(self) -> None:
         """Raises: EngineAway with a sentence if the engine does not answer."""
-        self._knock()
         self._call(lambda api: api.ping())
-
-    def _knock(self) -> None:
-        """Connect and hang up: the SDK leaks the socket of a connection that fails."""
-        scheme, _, path = self.address.partition("://")
-        if scheme == "unix":
-            with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
-                try:
-                    probe.connect(path)
-                except OSError as fault:
-                    raise EngineAway(_away(self.address, fault)) from fault
 
     def info(self) -> Mapping[str, Any]:
         """What the engine says about itself and its host."""
@@ -323,9 +312,29 @@ def _connect(options: Options) -> Any:
         )
         address = address.replace("tcp://", "https://", 1)
     pool = 4 * options.concurrency + 8
+    if address.startswith("unix://"):
+        return _connect_locally(address, pool)
     return docker.APIClient(
         address, version="auto", timeout=_CALL_S, tls=tls or False, max_pool_size=pool
     )
+
+
+def _connect_locally(address: str, pool: int) -> Any:
+    import docker
+    from docker.constants import MINIMUM_DOCKER_API_VERSION
+
+    from agents.drivers.docker_transport import UnixAdapter
+
+    def client(version: str) -> Any:
+        made = docker.APIClient(address, version=version, timeout=_CALL_S)
+        path = address.replace("unix://", "http+unix://", 1)
+        made.mount("http+docker://", UnixAdapter(path, _CALL_S, max_pool_size=pool))
+        return made
+
+    # asking for the version takes no version
+    with contextlib.closing(client(MINIMUM_DOCKER_API_VERSION)) as any_version:
+        version = any_version.version(api_version=False)["ApiVersion"]
+    return client(version)
 
 
 def _explained(fault: Any) -> str:

@@ -24,6 +24,9 @@ KILL_GRACE_S: Final = 3.0
 AWAY_LIMIT_S: Final = 300.0
 _EXIT_TERMINATED: Final = 143
 _RESTARTED: Final = "the Docker engine stopped or restarted while the step ran"
+_ENDED_AWAY: Final = (
+    b"\n[ci] the step ended while the Docker engine was away: what it printed last may be missing\n"
+)
 _GAP: Final = (
     b"\n[ci] the Docker engine restarted; its log no longer reaches back to what was read before, "
     b"so lines are missing here\n"
@@ -127,6 +130,7 @@ class DockerProcess:
         self._output.close()
         self._engine.wait_until_back(AWAY_LIMIT_S, self._killed.is_set)
         try:
+            running = self._engine.state(self._container).running
             kept = self._engine.output(self._container)
         except NotThere as fault:
             raise DriverError(f"{_RESTARTED} and lost the container") from fault
@@ -136,6 +140,8 @@ class DockerProcess:
             new = kept
         if new:
             self._take(new)
+        if not running:
+            self._sink.write(_ENDED_AWAY)
         self._output = self._engine.follow(self._container, len(kept))
 
     def _judge(self, code: int, broken: bool) -> Outcome:

@@ -103,7 +103,7 @@ class Replay:
 
         Raises: OSError when the connection broke.
         """
-        for piece in self._next_pieces():
+        while piece := self._next_piece():
             data = self._frames.feed(piece)
             skipped = min(self._skip, len(data))
             self._skip -= skipped
@@ -111,11 +111,11 @@ class Replay:
                 return data[skipped:]
         return b""
 
-    def _next_pieces(self) -> Iterator[bytes]:
+    def _next_piece(self) -> bytes:
         import urllib3.exceptions
 
         try:
-            yield from self._pieces
+            return next(self._pieces, b"")
         except urllib3.exceptions.HTTPError as fault:
             raise OSError(str(fault)) from fault
 
