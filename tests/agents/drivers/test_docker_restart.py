@@ -65,7 +65,7 @@ class Engine:
             f"--data-root={self._folder}/data",
             f"--exec-root={self._folder}/exec",
             f"--pidfile={self._folder}/pid",
-            "--bridge=none",
+            # no word of bridges: `none` would remove the one of this machine's own engine
             "--iptables=false",
             f"--live-restore={str(live_restore).lower()}",
         )
