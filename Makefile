@@ -31,7 +31,7 @@ setup: build/server.done build/static.done
 setup-dev: build/dev.done build/static.done
 
 build/venv.done:
-	@[ -n "$(PYTHON)" ] || { echo 'Python 3.11 or newer is needed, and none was found'; exit 1; }
+	@[ -n "$(PYTHON)" ] || { echo 'Python 3.11 or newer is needed'; exit 1; }
 	@$(PYTHON) -m venv .venv || { echo 'cannot make .venv: install python3-venv'; exit 1; }
 	@mkdir -p build && touch $@
 

@@ -58,6 +58,16 @@ class Loops(bootsteps.StartStopStep):
         )
         self._thread.start()
 
+    def close(self, parent: Any) -> None:
+        """Called when the worker is about to stop: break off its wait for a message.
+
+        The wait would hold the end up by seconds. What it would have brought is done by the loops.
+        """
+        channel = getattr(parent.consumer.task_consumer, "channel", None)
+        connection = getattr(getattr(channel, "client", None), "connection", None)
+        if connection is not None:
+            connection.disconnect()
+
     def stop(self, parent: Any) -> None:
         """Called when the worker stops."""
         self._ended.set()
