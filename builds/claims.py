@@ -13,7 +13,8 @@ from typing import Final
 
 import structlog
 from django.conf import settings
-from django.db import IntegrityError, connection, transaction
+from django.db import DatabaseError, IntegrityError, connection, transaction
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from builds import config, events, logs, secrets, transitions
@@ -58,7 +59,7 @@ _BY_NONCE: Final = Rows({"l": Lease}, f"FROM {_LEASE} l WHERE l.agent_id = %s AN
 _STAGES: Final = Rows(
     {"s": Stage, "b": Build, "r": Repo, "c": Config},
     f"""FROM {_STAGE} s JOIN {_BUILD} b ON b.id = s.build_id JOIN {_REPO} r ON r.id = b.repo_id
-    JOIN {_CONFIG} c ON c.build_id = b.id WHERE s.id = %s""",
+    LEFT JOIN {_CONFIG} c ON c.build_id = b.id WHERE s.id = %s""",
 )
 _LEASES: Final = Rows(
     {"l": Lease, "s": Stage, "b": Build, "r": Repo},
@@ -130,6 +131,7 @@ def _answer_again(agent: Agent, question: Claim) -> Claimed | bool | None:
     if stage.started is None or stage.attempt != lease.attempt:
         return False
     spec = _spec(stage, agent, question.environ, lease.attempt, stage.started)
+    Lease.objects.filter(pk=lease.pk, state=Lease.OPEN).update(seen=Now())
     return Claimed(lease.pk, spec, settings.LEASE_REPORT_S)
 
 
@@ -138,12 +140,21 @@ def _take(agent: Agent, question: Claim, stage_id: int) -> Claimed | None:
 
     None if it cannot be compiled, was just taken, or the nonce was answered meanwhile.
     """
-    stage, started = _load(stage_id), timezone.now()
+    try:
+        stage, started = _load(stage_id), timezone.now()
+    except Stage.DoesNotExist:
+        return None
     lease_id, attempt = uuid.uuid4().hex, stage.attempt + 1
     try:
         spec = _spec(stage, agent, question.environ, attempt, started)
     except (UserError, PlatformError) as fault:
         _refuse(stage, str(fault))
+        return None
+    except DatabaseError:
+        raise
+    except Exception as fault:  # or this stage would keep every agent from all that wait behind it
+        log.exception("stage.not_compiled", stage_id=stage.pk, build_id=stage.build_id)
+        _refuse(stage, f"internal error: {type(fault).__name__}: {fault}")
         return None
     steps = [_step(stage, spec, index) for index in range(len(spec.steps))]
     try:
@@ -159,12 +170,14 @@ def _refuse(stage: Stage, text: str) -> None:
 
 
 def _load(stage_id: int) -> Stage:
-    """A stage with its build, repo and config."""
+    """A stage with its build, repo and config; without config where there is none."""
     found = _STAGES.first(stage_id)
     if found is None:
-        raise PlatformError(f"stage {stage_id} has no pipeline text")
+        raise Stage.DoesNotExist(f"stage {stage_id} was deleted")
     stage: Stage = found[0]
-    _, stage.build, stage.build.repo, stage.build.config = found
+    _, stage.build, stage.build.repo, text = found
+    if text is not None:
+        stage.build.config = text
     return stage
 
 

@@ -12,18 +12,19 @@ from typing import Final
 import structlog
 from django.db import DatabaseError, close_old_connections, connections
 
-from builds import logs
+from builds import clock, logs
 from builds.loops import delivery, leader, reconciler, retention
 
 log = structlog.get_logger(__name__)
 
 COMPACTION_S: Final = 10.0
 LEADER_S: Final = 10.0
-LOOPS: Final[tuple[tuple[str, Callable[[], object], float], ...]] = (
-    ("reconciler", reconciler.run_once, reconciler.INTERVAL_S),
-    ("delivery", delivery.run_once, delivery.INTERVAL_S),
-    ("compaction", logs.compact_due, COMPACTION_S),
-    ("retention", retention.run_once, retention.INTERVAL_S),
+#: Name, one round, and the pause between rounds.
+LOOPS: Final[tuple[tuple[str, Callable[[], object], Callable[[], float]], ...]] = (
+    ("reconciler", reconciler.run_once, clock.pulse_s),
+    ("delivery", delivery.run_once, lambda: delivery.INTERVAL_S),
+    ("compaction", logs.compact_due, lambda: COMPACTION_S),
+    ("retention", retention.run_once, lambda: retention.INTERVAL_S),
 )
 
 
@@ -32,8 +33,8 @@ def run_forever(stop: threading.Event) -> None:
     holder = f"{socket.gethostname()}:{os.getpid()}:{uuid.uuid4().hex[:8]}"
     leads = threading.Event()
     threads = [
-        threading.Thread(target=_repeat, args=(name, once, pause_s, leads, stop), name=name)
-        for name, once, pause_s in LOOPS
+        threading.Thread(target=_repeat, args=(name, once, pause, leads, stop), name=name)
+        for name, once, pause in LOOPS
     ]
     for thread in threads:
         thread.start()
@@ -58,14 +59,14 @@ def _lead(holder: str, leads: threading.Event, stop: threading.Event) -> None:
 def _repeat(
     name: str,
     once: Callable[[], object],
-    pause_s: float,
+    pause: Callable[[], float],
     leads: threading.Event,
     stop: threading.Event,
 ) -> None:
     while not stop.is_set():
         if leads.is_set():
             _guarded(name, once)
-            stop.wait(pause_s)
+            stop.wait(pause())
         else:
             stop.wait(1.0)
     connections.close_all()

@@ -18,7 +18,6 @@ from pipeline import states
 
 log = structlog.get_logger(__name__)
 
-INTERVAL_S: Final = 5.0
 MOST_TICKETS: Final = 64
 #: An agent without work calls at least every 45 s.
 AWAY_AFTER: Final = timedelta(seconds=100)

@@ -6,18 +6,19 @@ from datetime import datetime, timedelta
 from typing import Final
 
 import structlog
-from django.db.models import Max, Q
+from django.db.models import F, Max, Q
 from django.utils import timezone
 
 from builds import logs, transitions
-from builds.models import Agent, Build, Lease, LoginLink, Stage, Step
+from builds.models import Agent, Build, Lease, LoginLink, Stage, Step, StepLog
 from pipeline import states
 
 log = structlog.get_logger(__name__)
 
-INTERVAL_S: Final = 60.0
+INTERVAL_S: Final = 300.0
 #: How long the lines of a stage that ended may still be on their way.
 LATE_LINES: Final = timedelta(hours=1)
+MOST_LOGS: Final = 10_000
 KEPT_LEASES: Final = timedelta(days=7)
 KEPT_AGENTS: Final = timedelta(days=30)
 #: Source: Drone's reaper (reference server, section 4).
@@ -35,13 +36,11 @@ def run_once(now: datetime | None = None) -> None:
 
 def end_logs(now: datetime) -> None:
     """Let the logs end whose agents have been gone for so long that no more lines will come."""
-    recent = Lease.objects.filter(
-        state=Lease.CLOSED, ended__lt=now - LATE_LINES, ended__gte=now - 2 * LATE_LINES
-    )
-    for step in Step.objects.filter(stage__leases__in=recent).values_list("pk", flat=True):
-        position = logs.position(step)
-        if position.next > 0 and not position.complete:
-            logs.give_up(step)
+    hot = StepLog.objects.filter(Q(end=None) | Q(next__lt=F("end")), key="")
+    steps = list(hot.order_by("step").values_list("step", flat=True)[:MOST_LOGS])
+    ended = Step.objects.filter(pk__in=steps, stage__status__in=states.DONE)
+    for step in ended.filter(stage__stopped__lt=now - LATE_LINES).values_list("pk", flat=True):
+        logs.give_up(step)
 
 
 def forget(now: datetime) -> None:

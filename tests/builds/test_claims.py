@@ -133,6 +133,33 @@ def test_what_does_not_compile_is_an_error_and_the_next_is_tried(
     assert Build.objects.get(pk=broken.pk).status == "error"
 
 
+def test_what_breaks_the_compiler_does_not_stop_the_queue(
+    agent: Agent, start: Callable[..., Build], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    start()
+    monkeypatch.setattr(claims, "compile_stage", lambda *_args, **_names: 1 / 0)
+    assert ask(agent) is None
+    stage = Stage.objects.get()
+    assert (stage.status, stage.error) == (
+        "error",
+        "internal error: ZeroDivisionError: division by zero",
+    )
+
+
+def test_a_stage_without_its_text_is_an_error(agent: Agent, start: Callable[..., Build]) -> None:
+    start().config.delete()
+    assert ask(agent) is None
+    assert Stage.objects.get().status == "error"
+
+
+def test_asking_again_keeps_the_lease_alive(agent: Agent, start: Callable[..., Build]) -> None:
+    start()
+    asked(agent, "nonce-same")
+    Lease.objects.update(seen=timezone.now() - timedelta(minutes=2))
+    asked(agent, "nonce-same")
+    assert timezone.now() - Lease.objects.get().seen < timedelta(minutes=1)
+
+
 def test_the_stage_says_who_runs_it_since_when(agent: Agent, start: Callable[..., Build]) -> None:
     build = start()
     spec = asked(agent).spec

@@ -333,7 +333,7 @@ def test_the_loops_run_while_leading_and_end_when_told(
             raise RuntimeError("the first round fails")
         seen.set()
 
-    monkeypatch.setattr("builds.loops.LOOPS", (("one", once, 0.01),))
+    monkeypatch.setattr("builds.loops.LOOPS", (("one", once, lambda: 0.01),))
     thread = threading.Thread(target=run_forever, args=(stop,))
     thread.start()
     try:
