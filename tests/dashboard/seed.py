@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -270,15 +271,83 @@ def _agents() -> None:
     )  # fmt: skip
 
 
+def login_key(name: str) -> str:
+    """A one-time login key of that user."""
+    from builds import secrets
+    from builds.models import User
+
+    return secrets.login_link(User.objects.get(username=name))
+
+
+def print_lines(step: int, first: int, count: int, end: bool = False, text: str = "line") -> int:
+    """Numbered lines in batches, and the doorbell; the position after them."""
+    from builds import events, logs
+
+    at = logs.next_position(step)
+    for begin in range(first, first + count, 20_000):
+        until = min(first + count, begin + 20_000)
+        at = logs.append(step, at, batch([f"{text} {number}" for number in range(begin, until)]))
+    if end:
+        logs.finish(step, at)
+    events.log_grew(step)
+    return at
+
+
+def move(build: int, stage: int, stage_status: str, steps: dict[str, str], done: str = "") -> None:
+    """New statuses of a stage, of its steps by number, and of the build; and the doorbell."""
+    from django.utils import timezone
+
+    from builds import events
+    from builds.models import Build, Stage, Step
+
+    now = timezone.now()
+    rows = Step.objects.filter(stage__build=build, stage__number=stage)
+    for number, status in steps.items():
+        times = {"started": now} if status == "running" else {"stopped": now}
+        rows.filter(number=int(number)).update(status=status, **times)
+    Stage.objects.filter(build=build, number=stage).update(status=stage_status)
+    if done:
+        Build.objects.filter(pk=build).update(status=done, finished=now)
+    row = Build.objects.get(pk=build)
+    events.stage_changed(row.repo_id, row.pk, row.number, stage, stage_status)
+
+
+def team() -> dict[str, int]:
+    """`rich`, and the keys of what the browser test looks at."""
+    made = rich().builds[-1]
+    return {"build": made.pk, "step": made.stages.get(number=1).steps.get(number=3).pk}
+
+
+def alone(number: int, lines: int, end: bool = False) -> int:
+    """A build of one step that printed so many lines; the step's key."""
+    from builds.models import Repo
+
+    status = "success" if end else "running"
+    made = build(Repo.objects.get(slug="octocat/web"), number, status)
+    only = step(stage(made, 1, "default", status), 1, "print", status)
+    print_lines(only.pk, 1, lines, end=end)
+    return int(only.pk)
+
+
+def listen() -> None:
+    """Call functions of this module as told: JSON lines `[name, arguments]` in, results out."""
+    calls = {"team": team, "login_key": login_key, "print_lines": print_lines, "move": move,
+             "alone": alone}  # fmt: skip
+    for line in sys.stdin:
+        name, arguments = json.loads(line)
+        print(json.dumps(calls[name](**arguments)), flush=True)  # type: ignore[operator]
+
+
 def main() -> None:
-    """Fill the database and print how to log in."""
+    """Fill the database and print how to log in; or do as told."""
     import django
 
     django.setup()
-    from builds import secrets
-
-    seed = rich()
-    print("/login/link/" + secrets.login_link(seed.admin))
+    if sys.argv[1:] == ["listen"]:
+        listen()
+    else:
+        rich()
+        print("/login/link/" + login_key("mira"))
 
 
 if __name__ == "__main__":

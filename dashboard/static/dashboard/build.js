@@ -1,5 +1,4 @@
 // @ts-check
-/// <reference path="./htmx.d.ts" />
 /** A build's page: the server says which stage changed, the page asks for its markup again. */
 
 import { announce } from "./announce.js";

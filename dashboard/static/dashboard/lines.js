@@ -42,6 +42,7 @@ export class Lines {
     this.next = next;
     this.open = open;
     this.fetchLines = fetchLines;
+    this.marked = 0;
     this.rowHeight = parseFloat(getComputedStyle(place).lineHeight) || 20;
     /** @type {Chunk[]} */
     this.chunks = [];
@@ -63,10 +64,10 @@ export class Lines {
     const rows = this.rows(frame);
     for (let at = 0; at < rows.length; ) {
       let chunk = this.chunks.at(-1);
-      if (!chunk?.rows || chunk.rows.length >= CHUNK_ROWS) chunk = this.add([]);
+      if (!chunk?.rows || chunk.rows.length >= CHUNK_ROWS) chunk = this.add(rows[at].position);
       const room = rows.slice(at, at + CHUNK_ROWS - (chunk.rows?.length ?? 0));
       chunk.rows?.push(...room);
-      chunk.next = this.next;
+      chunk.next = (rows[at + room.length]?.position ?? this.next);
       at += room.length;
       const near = visible && rows.length - at < CHUNK_ROWS;
       if (near && !chunk.shown) this.show(chunk);
@@ -121,21 +122,29 @@ export class Lines {
     for (const chunk of fresh) this.observer.observe(chunk.element);
   }
 
-  /** The row of a line, fetched if there is room for it; null if it is not in reach.
-   * @param {number} number counts from 1 */
-  async reveal(number) {
-    const there = document.getElementById(`L${number}`);
-    if (there) return there;
-    const chunk = this.chunks.find((each) => each.first < number && number <= each.next);
-    if (!chunk) return null;
-    if (!chunk.rows) await this.load(chunk);
-    if (!chunk.shown) this.show(chunk);
-    return document.getElementById(`L${number}`);
+  /** Mark the row of a line, fetched if there is room for it; null if it is not in reach.
+   * @param {number} number counts from 1; 0 takes the mark away */
+  async mark(number) {
+    this.place.querySelector(":scope .marked")?.classList.remove("marked");
+    this.marked = number;
+    if (!number) return null;
+    if (!document.getElementById(`L${number}`)) await this.reveal(number);
+    const line = document.getElementById(`L${number}`);
+    line?.classList.add("marked");
+    return line;
   }
 
-  /** @param {Row[]} rows */
-  add(rows) {
-    const chunk = new Chunk(this.next, this.next, rows);
+  /** @param {number} number */
+  async reveal(number) {
+    const chunk = this.chunks.find((each) => each.first < number && number <= each.next);
+    if (!chunk) return;
+    if (!chunk.rows) await this.load(chunk);
+    this.show(chunk);
+  }
+
+  /** @param {number} first */
+  add(first) {
+    const chunk = new Chunk(first, first, []);
     this.chunks.push(chunk);
     this.place.append(chunk.element);
     this.byElement.set(chunk.element, chunk);
@@ -160,6 +169,9 @@ export class Lines {
     chunk.shown = true;
     chunk.element.style.height = "";
     chunk.element.replaceChildren(...chunk.rows.flatMap(elementsOf));
+    if (chunk.first < this.marked && this.marked <= chunk.next) {
+      document.getElementById(`L${this.marked}`)?.classList.add("marked");
+    }
   }
 
   /** @param {Chunk} chunk */

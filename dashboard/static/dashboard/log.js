@@ -188,15 +188,11 @@ export class StepLog extends HTMLElement {
   /** Mark the line of the address, `#L12`, fetching it where it is not in the page. */
   async reveal() {
     const match = /^#L(\d+)$/.exec(location.hash);
-    for (const old of this.querySelectorAll(".marked")) old.classList.remove("marked");
-    if (!match || !this.lines) return;
-    const number = Number(match[1]);
-    if (number <= Number(this.dataset.first)) this.makeRoom();
-    const line = await this.lines.reveal(number);
-    if (line) {
-      line.classList.add("marked");
-      line.scrollIntoView({ block: "center" });
-    } else if (number <= Number(this.dataset.total)) {
+    const number = Number(match?.[1] ?? 0);
+    if (number && number <= Number(this.dataset.first)) this.makeRoom();
+    const line = await this.lines?.mark(number);
+    if (line) line.scrollIntoView({ block: "center" });
+    else if (number && number <= Number(this.dataset.total)) {
       location.href = `${this.dataset.here}?first=${number - 1}${location.hash}`;
     }
   }
