@@ -26,7 +26,7 @@ log = structlog.get_logger("agents.courier")
 
 #: A step's first lines wait this long for company: most short steps end before.
 FIRST_BATCH_S: Final = 0.01
-#: An unfinished line goes after this silence.
+#: An unfinished line goes after this silence, while somebody watches.
 SILENCE_S: Final = 0.25
 #: A change of status is told after the first, and not before the second of these passed.
 _CHANGE_S: Final = 0.05
@@ -58,6 +58,11 @@ class Shipment:
         if self.first_seen is None:
             self.first_seen = now
         return self.first_seen + FIRST_BATCH_S
+
+    @property
+    def silence_s(self) -> float:
+        """After which silence an unfinished line goes; less hurry when nobody watches."""
+        return max(SILENCE_S, self.pace_s)
 
     def advance(self, position: int, now: float) -> None:
         """The server has everything before `position`."""
@@ -148,7 +153,7 @@ class Courier:
         now = self._clock()
         shipments = self._list()
         for _, shipment in shipments:
-            shipment.spool.flush_open(SILENCE_S)
+            shipment.spool.flush_open(shipment.silence_s)
         if now >= self._report_due():
             self._report()
         for number, shipment in shipments:
@@ -179,7 +184,7 @@ class Courier:
             due = None if self._gone else shipment.due(now)
             silent = shipment.spool.silent_since
             times += [] if due is None else [due]
-            times += [] if silent is None else [silent + SILENCE_S]
+            times += [] if silent is None else [silent + shipment.silence_s]
         return min(times)
 
     # --- calls ---

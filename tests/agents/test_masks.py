@@ -97,3 +97,15 @@ def test_a_secret_cut_at_every_byte_never_escapes() -> None:
     for cut in range(len(text)):
         masker = Masker([secret])
         assert masker.feed(text[:cut]) + masker.feed(text[cut:]) + masker.finish() == b"x******y"
+
+
+@given(
+    hidden=st.sets(st.text("abc", min_size=1, max_size=4).map(str.encode), min_size=1, max_size=6),
+    lines=st.lists(st.text("abcx", max_size=12).map(str.encode), min_size=20, max_size=60),
+)
+def test_many_masked_places_are_masked_as_few_are(hidden: set[bytes], lines: list[bytes]) -> None:
+    expected = b""
+    for line in lines:
+        alone = Masker(hidden)
+        expected += alone.feed(line) + alone.finish() + b"\n"
+    assert Masker(hidden).feed(b"".join(line + b"\n" for line in lines)) == expected
