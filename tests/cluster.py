@@ -101,9 +101,9 @@ class Cluster:
     client: Client
     agents: dict[str, Part] = field(default_factory=dict)
 
-    def agent(self, name: str = "one", **options: str) -> Part:
+    def agent(self, name: str = "agent-one", **options: str) -> Part:
         """An agent, started at once; `options` are its settings without their prefix."""
-        state = self.folder / f"agent-{name}"
+        state = self.folder / f"state-{name}"
         program = self.programs.agent()
         environ = {
             **program.environ,
@@ -115,7 +115,7 @@ class Cluster:
             "CISERVER_AGENT_ISOLATION": "shell",
             **{f"CISERVER_AGENT_{key.upper()}": value for key, value in options.items()},
         }
-        log = self.settings.data_dir / "log" / f"agent-{name}.log"
+        log = self.settings.data_dir / "log" / f"{name}.log"
         part = Part(Program("agent", program.argv, environ, log))
         part.start()
         self.agents[name] = part
@@ -176,6 +176,10 @@ class Cluster:
         """Wait until the step's log has this line at the server."""
         wait_for(f"the line {line!r}", lambda: line in self.log(slug, number, step=step))
 
+    def agent_log(self, name: str = "agent-one") -> str:
+        """What an agent has written so far."""
+        return (self.settings.data_dir / "log" / f"{name}.log").read_text()
+
     def raw_redis(self) -> Any:
         """A connection to Redis with the server's rights."""
         return redis_py.Redis.from_url(databases.redis_py_url(self.settings.redis_url))
@@ -198,6 +202,10 @@ class RawClient(Client):
         """The answer, whatever its status."""
         return self._http.request(method, path)
 
+    def close(self) -> None:
+        """Close its connections."""
+        self._http.close()
+
 
 @contextlib.contextmanager
 def cluster(**settings: str) -> Iterator[Cluster]:
@@ -207,13 +215,12 @@ def cluster(**settings: str) -> Iterator[Cluster]:
         try:
             _start(built)
             yield built
-        except BaseException:
-            _show_logs(built)
-            raise
         finally:
+            _show_logs(built)
             for part in (*built.agents.values(), built.worker, built.web, built.redis):
                 part.stop()
             built.listener.close()
+            built.client.close()
 
 
 def _build(folder: Path, proxy: Proxy, given: Mapping[str, str]) -> Cluster:
@@ -258,6 +265,7 @@ def _start(built: Cluster) -> None:
     )
     assert json.loads(answer.stdout)["fresh"]
     token = (built.settings.keys_dir / "user_token").read_text().strip()
+    built.client.close()
     built.client = RawClient(Access(f"http://127.0.0.1:{built.settings.port}", token))
     built.web.start()
     built.worker.start()
@@ -266,7 +274,7 @@ def _start(built: Cluster) -> None:
 
 
 def _show_logs(built: Cluster) -> None:
-    """A failed test shows the end of each program's log."""
+    """Print the end of each program's log; pytest shows it where a test failed."""
     for path in sorted((built.settings.data_dir / "log").glob("*.log")):
         print(f"--- {path.name}")
         print(path.read_bytes()[-6000:].decode(errors="replace"))
