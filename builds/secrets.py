@@ -20,10 +20,14 @@ from django.db.models import Q
 from django.utils import timezone
 
 from builds.models import Build, LoginLink, Repo, Secret, User, new_key
+from builds.rows import Rows
 from pipeline.errors import PlatformError
 
 LOGIN_LINK_LIFE = timedelta(minutes=30)
 PULL_REQUEST = "pull_request"
+_USERS = Rows(
+    {"u": User}, f"FROM {User._meta.db_table} u WHERE u.token_sha256 = %s AND u.is_active = %s"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,7 +111,8 @@ def user_by_token(text: str) -> User | None:
     """The active user whose API token this is."""
     if not text:
         return None
-    return User.objects.filter(token_sha256=hash_token(text), is_active=True).first()
+    found = _USERS.first(hash_token(text), True)
+    return found[0] if found else None
 
 
 def login_link(user: User) -> str:
