@@ -22,15 +22,26 @@ from typing import Final
 import structlog
 
 from agents import hooks, policy
-from agents.drivers.base import Driver, DriverError
+from agents.drivers.base import EXIT_ERROR, Driver, DriverError
 from agents.hooks import HookError, Reason
 from agents.link import Gate, Link, LinkError, Stopped
 from agents.options import Options
 from agents.orphans import deliver
 from agents.runner import Refused, StageRun
 from agents.state import Identity, Lease, State
+from pipeline import states
 from pipeline.spec import StageSpec
-from pipeline.wire import Claim, Claimed, Join, Joined, Orders, Presence
+from pipeline.wire import (
+    Claim,
+    Claimed,
+    Join,
+    Joined,
+    Orders,
+    Pace,
+    Presence,
+    Report,
+    StepReport,
+)
 
 log = structlog.get_logger("agents.agent")
 
@@ -216,6 +227,9 @@ class Agent:
                     ran = self._serve_one(link)
                 except Stopped:
                     return
+                except OSError as fault:  # the state directory: nothing was asked
+                    log.error("claim.impossible", reason=str(fault))
+                    return
                 finally:
                     link.give_up = None
             if not ran:
@@ -254,9 +268,15 @@ class Agent:
     def _run(self, claimed: Claimed, nonce: str, link: Link) -> None:
         spec = claimed.spec
         say = log.bind(lease=claimed.lease, repo=spec.repo, build=spec.build, stage=spec.stage)
-        lease = self.state.open_lease(claimed.lease)
-        lease.save_facts({"nonce": nonce})
         link.give_up = None
+        try:
+            lease = self.state.open_lease(claimed.lease)
+            lease.save_facts({"nonce": nonce})
+        except OSError as fault:
+            say.error("lease.not-kept", reason=str(fault))
+            self._tell_broken(claimed, link, fault)
+            self.state.settle(nonce)
+            return
         run = StageRun(claimed, lease, self, link, on_begun=lambda: self.state.settle(nonce))
         with self._lock:
             self._runs[claimed.lease] = run
@@ -265,10 +285,26 @@ class Agent:
             status = run.run()
             self.state.settle(nonce)
             say.info("stage.finished", status=status)
+        except Stopped:
+            raise
+        except Exception as fault:
+            say.exception("stage.broke")
+            self._tell_broken(claimed, link, fault)
+            self.state.settle(nonce)
         finally:
             with self._lock:
                 del self._runs[claimed.lease]
             self._worked = self._clock()
+
+    def _tell_broken(self, claimed: Claimed, link: Link, fault: Exception) -> None:
+        """The agent itself failed: the stage must not run for ever in the server's eyes."""
+        error = f"the agent failed: {fault!r}"
+        steps = tuple(
+            StepReport(step.number, states.SKIPPED, log_end=0) for step in claimed.spec.steps
+        )
+        report = Report(states.ERROR, True, True, EXIT_ERROR, error, stopped_ms=0, steps=steps)
+        with contextlib.suppress(LinkError):
+            link.put(f"leases/{claimed.lease}", report, Pace)
 
     @contextlib.contextmanager
     def _link(self) -> Iterator[Link]:

@@ -31,6 +31,8 @@ SILENCE_S: Final = 0.25
 #: A change of status is told after the first, and not before the second of these passed.
 _CHANGE_S: Final = 0.05
 _BETWEEN_REPORTS_S: Final = 0.25
+#: After a fault of its own the courier goes on after this pause.
+_AFTER_FAULT_S: Final = 1.0
 #: Bytes of lines that may ride in one report, and batches.
 _RIDING_BYTES: Final = 256 * 1024
 _RIDING_PARTS: Final = 32
@@ -130,9 +132,7 @@ class Courier:
 
         Returns when the server has everything it still takes. Raises: Stopped.
         """
-        with self._news:
-            self._closing = True
-            self._news.notify()
+        self.stop()
         self._thread.join()
         if self._waiting_bytes() > _RIDING_BYTES:
             self._ship_all()
@@ -140,14 +140,25 @@ class Courier:
         while not self._gone and not all(one.is_complete for _, one in self._list()):
             self._ship_all()
 
+    def stop(self) -> None:
+        """Tell nothing more by itself."""
+        with self._news:
+            self._closing = True
+            self._news.notify()
+
     # --- the thread ---
 
     def _run(self) -> None:
-        try:
-            while not self._closing:
+        while not self._closing:
+            try:
                 self._turn()
-        except Stopped:
-            log.info("courier.stopped", lease=self._path)
+            except Stopped:
+                log.info("courier.stopped", lease=self._path)
+                return
+            except Exception:
+                log.exception("courier.broke", lease=self._path)
+                with self._news:
+                    self._news.wait(_AFTER_FAULT_S)
 
     def _turn(self) -> None:
         now = self._clock()

@@ -171,10 +171,10 @@ class StageRun:
             clock=self._clock,
         )
         try:
-            self._open()
-            self._loop()
-        finally:
-            self._close()
+            self._work()
+        except BaseException:
+            self._courier.stop()
+            raise
         self._courier.finish()
         self._clean_up()
         return self._final
@@ -186,6 +186,13 @@ class StageRun:
             self._events.put(Cancelled(reason))
 
     # --- set up and take down ---
+
+    def _work(self) -> None:
+        try:
+            self._open()
+            self._loop()
+        finally:
+            self._close()
 
     def _open(self) -> None:
         try:

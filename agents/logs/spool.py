@@ -23,8 +23,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from agents.logs.masks import Masker
 from pipeline.wire import MAX_LINE_BYTES
+
+log = structlog.get_logger("agents.spool")
 
 #: Position of the first line, bytes, lines, milliseconds since the step's start, flags.
 _RECORD: Final = struct.Struct("<QIIIB")
@@ -180,7 +184,9 @@ class Spool:
                 rest = rest[os.write(file, rest) :]
             except OSError as fault:
                 if fault.errno not in (errno.ENOSPC, errno.EDQUOT) or self._given_up:
+                    log.error("spool.broken", folder=str(self._folder), reason=str(fault))
                     return False
+                log.warning("spool.disk-full", folder=str(self._folder))
                 self._changed.wait(_FULL_DISK_S)
         return True
 

@@ -202,6 +202,32 @@ def test_a_step_that_cannot_start_is_an_error(
     assert (lease.last.steps[0].error, lease.last.steps[0].exit_code) == ("no image", 255)
 
 
+def test_a_fault_of_the_agent_itself_is_told(
+    make_agent: Make, double: Double, scripted: ScriptedDriver, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(spec: StageSpec, room: object) -> None:
+        raise RuntimeError("no such luck")
+
+    monkeypatch.setattr(scripted, "open", broken)
+    lease = run(make_agent(scripted), double, stage(step("a")))
+    assert (lease.last.status, lease.last.done) == (states.ERROR, True)
+    assert "no such luck" in lease.last.error
+
+
+def test_a_stage_that_cannot_be_kept_on_disk_is_told(
+    make_agent: Make, double: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    agent = make_agent()
+
+    def full(lease: str) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(agent.state, "open_lease", full)
+    lease = run(agent, double, stage(step("a", "echo never")))
+    assert lease.last.status == states.ERROR
+    assert "No space left" in lease.last.error
+
+
 def test_nothing_is_left_on_disk(make_agent: Make, double: Double, options: Options) -> None:
     agent = make_agent()
     run(agent, double, stage(step("a", "echo x > file")))
