@@ -4,23 +4,21 @@ from __future__ import annotations
 
 import re
 from typing import TYPE_CHECKING, Any, ClassVar
-from urllib.parse import urlsplit
 
 from django import forms
 from django.contrib.auth.forms import AuthenticationForm
 
-from builds.models import Repo, Secret
+from builds.models import Repo, Secret, User
+from builds.repos import Registration, register
 from builds.secrets import seal
+from pipeline.errors import UserError
 
 if TYPE_CHECKING:
     _RepoForm = forms.ModelForm[Repo]
 else:
     _RepoForm = forms.ModelForm
 
-_NAME = re.compile(r"[\w.+-]+", re.ASCII)
-_SCP = re.compile(r"[\w.-]+@[\w.-]+:(?!//)(?P<path>.+)")
 _SECRET = re.compile(r"[\w.-]+", re.ASCII)
-_OWN_ADDRESSES = frozenset({"admin", "agent", "api", "static", "login", "ws", "."})
 
 
 class Login(AuthenticationForm):
@@ -48,53 +46,29 @@ class AddRepo(forms.Form):
         help_text="owner/name as shown here. Left empty, it is taken from the address.",
     )
     default_branch = forms.CharField(
-        label="Default branch", required=False, max_length=250, help_text="main, if left empty."
+        label="Default branch",
+        required=False,
+        max_length=250,
+        help_text="Left empty, the repository says.",
+    )
+    trusted = forms.BooleanField(
+        required=False,
+        help_text="Its pipelines may use host volumes, privileged steps and the host's own shell.",
     )
 
-    def clean_url(self) -> str:
-        url: str = self.cleaned_data["url"].strip()
-        if url.startswith("-") or any(char.isspace() for char in url):
-            raise forms.ValidationError("Not an address that git understands.")
-        if url.startswith("/") or _SCP.fullmatch(url):
-            return url
-        parts = urlsplit(url)
-        if parts.scheme not in ("http", "https", "ssh", "git", "file") or not parts.path:
-            raise forms.ValidationError(
-                "Expected https://, ssh://, git@host:…, file:// or an absolute path."
-            )
-        if parts.password:
-            raise forms.ValidationError(
-                "Leave the password out of the address; it would be shown to everyone."
-            )
-        return url
-
-    def clean(self) -> dict[str, Any]:
-        data = super().clean() or self.cleaned_data
-        url = data.get("url")
-        if not url:
-            return data
-        slug = data.get("slug") or slug_of(url)
-        owner, _, name = slug.partition("/")
-        if not (_NAME.fullmatch(owner) and _NAME.fullmatch(name)) or owner in _OWN_ADDRESSES:
-            self.add_error("slug", "Expected owner/name, made of letters, digits, dots, - and _.")
-        elif Repo.objects.filter(slug=slug).exists():
-            self.add_error("slug", f"{slug} is here already.")
-        data["slug"] = slug
-        return data
-
-
-def slug_of(url: str) -> str:
-    """`owner/name` from the end of a git address; a lone name gets the owner `local`."""
-    scp = _SCP.fullmatch(url)
-    path = scp["path"] if scp else urlsplit(url).path
-    parts = [part for part in path.split("/") if part and part != ".git"]
-    parts = [re.sub(r"[^\w.+-]", "-", part, flags=re.ASCII) for part in parts]
-    if not parts:
-        return ""
-    name = parts[-1].removesuffix(".git")
-    remote = bool(scp) or urlsplit(url).scheme not in ("", "file")
-    owner = parts[-2] if remote and len(parts) > 1 else "local"
-    return f"{owner}/{name}"
+    def register(self, owner: User) -> Repo | None:
+        """The repo, new or not; None when the form says what is wrong."""
+        wanted = Registration(
+            url=self.cleaned_data["url"],
+            slug=self.cleaned_data["slug"].strip(),
+            default_branch=self.cleaned_data["default_branch"].strip(),
+            trusted=self.cleaned_data["trusted"],
+        )
+        try:
+            return register(wanted, owner)[0]
+        except UserError as fault:
+            self.add_error(None, f"{str(fault)[:1].upper()}{str(fault)[1:]}.")
+            return None
 
 
 class NewBuild(forms.Form):

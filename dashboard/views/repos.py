@@ -9,8 +9,6 @@ from django.shortcuts import redirect, render
 from django.views.decorators.http import require_http_methods, require_safe
 
 from builds import permissions
-from builds.models import Repo, new_key
-from builds.secrets import seal
 from dashboard import access
 from dashboard.forms import AddRepo
 from dashboard.presenters import repos as rows
@@ -46,27 +44,9 @@ def add(request: HttpRequest) -> HttpResponse:
     """Add a repository by its git address."""
     form = AddRepo(request.POST or None)
     if request.method == "POST" and form.is_valid():
-        repo = _create(form, request)
-        messages.success(request, f"{repo.slug} was added. Start its first build here.")
-        return redirect("dashboard:new-build", repo.namespace, repo.name)
+        repo = form.register(access.known_viewer(request))
+        if repo is not None:
+            messages.success(request, f"{repo.slug} is here. Start a build of it.")
+            return redirect("dashboard:new-build", repo.namespace, repo.name)
     status = 422 if form.errors else 200
     return render(request, "dashboard/add_repo.html", {"form": form}, status=status)
-
-
-def _create(form: AddRepo, request: HttpRequest) -> Repo:
-    url, slug = form.cleaned_data["url"], form.cleaned_data["slug"]
-    namespace, _, name = slug.partition("/")
-    ssh = "@" in url or url.startswith("ssh://")
-    return Repo.objects.create(
-        owner=access.known_viewer(request),
-        namespace=namespace,
-        name=name,
-        slug=slug,
-        git_http_url="" if ssh else url,
-        git_ssh_url=url if ssh else "",
-        link=url.removesuffix(".git") if url.startswith(("http://", "https://")) else "",
-        default_branch=form.cleaned_data["default_branch"] or "main",
-        private=True,
-        signer_sealed=seal(new_key()),
-        secret_sealed=seal(new_key()),
-    )

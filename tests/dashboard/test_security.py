@@ -7,6 +7,7 @@ from html.parser import HTMLParser
 import pytest
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
+from django.template.loader import render_to_string
 from django.test import Client, RequestFactory
 
 from dashboard import security
@@ -80,3 +81,11 @@ def test_it_covers_async_answers() -> None:
 
     response = asyncio.run(middleware(RequestFactory().get("/")))  # type: ignore[arg-type]
     assert "default-src 'none'" in response.headers[security.HEADER]
+
+
+@pytest.mark.parametrize("name", ["400", "403_csrf", "500"])
+def test_pages_for_faults_need_nothing_but_themselves(name: str) -> None:
+    page = render_to_string(f"{name}.html")
+
+    assert "<h1>" in page
+    assert 'href="/"' in page
