@@ -29,6 +29,7 @@ from agents.options import Options
 from agents.orphans import deliver
 from agents.runner import Refused, StageRun
 from agents.state import Identity, Lease, State
+from agents.status import Board
 from pipeline import states
 from pipeline.spec import StageSpec
 from pipeline.wire import (
@@ -85,6 +86,8 @@ class Agent:
         self.on_leave: Callable[[], None] = lambda: None
         self.draining = threading.Event()
         self.leaving: Reason | None = None
+        #: Stages that run and ran here, for the status page.
+        self.board = Board()
         self._paused = ""
         self._serving = 0
         self._finished = False
@@ -280,10 +283,12 @@ class Agent:
         run = StageRun(claimed, lease, self, link, on_begun=lambda: self.state.settle(nonce))
         with self._lock:
             self._runs[claimed.lease] = run
+        self.board.begin(claimed.lease, spec)
         say.info("stage.started")
         try:
             status = run.run()
             self.state.settle(nonce)
+            self.board.end(claimed.lease, status)
             say.info("stage.finished", status=status)
         except Stopped:
             raise
@@ -294,6 +299,7 @@ class Agent:
         finally:
             with self._lock:
                 del self._runs[claimed.lease]
+            self.board.end(claimed.lease, states.ERROR)  # unless it has ended well
             self._worked = self._clock()
 
     def _tell_broken(self, claimed: Claimed, link: Link, fault: Exception) -> None:
@@ -433,6 +439,19 @@ class Agent:
             self.gate.stopping.wait(_AWAY_S)
         except Stopped:
             return
+
+    def about(self) -> dict[str, str]:
+        """What the status page says of the agent."""
+        sign = self._sign()
+        return {
+            "name": self.identity.name if self.identity else "",
+            "version": VERSION,
+            "server": self.options.server,
+            "state": sign.state,
+            "stages": f"{sign.busy} of {self.options.concurrency}",
+            "load": f"{sign.load:.2f}",
+            "disk free": f"{sign.disk_free_bytes / 2**30:.1f} GiB",
+        }
 
     # --- going ---
 

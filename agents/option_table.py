@@ -479,7 +479,7 @@ class Options:
     clean_interval: float = _duration(
         3600.0, "How often images and volumes are cleaned up; 0: never."
     )
-    clean_age: float = _duration(0.0, "Remove images unused for this long; 0: whatever their age.")
+    clean_age: float = _duration(0.0, "Remove images unused for this long; 0: never for their age.")
     clean_size: int = _size(0, "Remove the longest unused images beyond this total; 0: no limit.")
     clean_ignore: tuple[str, ...] = _list((), "Patterns of images that are never removed.")
 

@@ -24,7 +24,9 @@ from celery.apps.worker import Worker
 from celery.concurrency.thread import TaskPool
 from kombu import Exchange, Queue
 
+from agents import companions
 from agents.agent import Agent, JoinRefused
+from agents.companions import Companion
 from agents.journal import set_up_logging
 from agents.link import Stopped
 from agents.option_table import entries
@@ -110,6 +112,7 @@ class AgentWorker(Worker):
         app = app or self.app
         app.agent, app.bell = self.agent, Bell()
         self._serving_loop: Any = None
+        self._companions: list[Companion] = []
         self._signals = Bell()
         self._signalled = 0
         kwargs |= {
@@ -145,6 +148,7 @@ class AgentWorker(Worker):
             _refuse(str(refused), 1)
         except Stopped:
             sys.exit(self.agent.finish())
+        self._companions = companions.start(self.agent)
         self.app.conf.broker_url = self.agent.broker_url
         self.app.amqp.queues = Queues([ticket_queue(name) for name in self.agent.queues])
         self.consumer.conninfo = self.app.connection_for_read()
@@ -171,6 +175,8 @@ class AgentWorker(Worker):
     def part(self) -> None:
         """Wait for the slots to end, leave, and decide the exit code."""
         self.pool.executor.shutdown(wait=True, cancel_futures=True)
+        for companion in self._companions:
+            companion.close()
         self.exitcode = self.agent.finish()
 
     # --- queues ---

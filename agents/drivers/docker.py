@@ -26,6 +26,7 @@ import structlog
 
 from agents.drivers import docker_leftovers as leftovers
 from agents.drivers.base import DriverError, Room, Sink
+from agents.drivers.docker_cache import Cleaner, Usage
 from agents.drivers.docker_container import (
     GO,
     SCRIPT_PATH,
@@ -69,11 +70,16 @@ class DockerDriver:
         self._engine = Engine(options)
         self._owner = owner_name(options)
         self._disk = _Disk(self._engine)
+        self._usage = Usage(options.state_dir.expanduser() / "images.json")
 
     @property
     def engine(self) -> Engine:
         """The engine, for those who clean it or look into it."""
         return self._engine
+
+    def cleaner(self) -> Cleaner:
+        """Starts to keep the engine's images within the bounds of the options."""
+        return Cleaner(self._engine, self._options, self._usage)
 
     def check(self) -> None:
         """Raises: DriverError if the engine does not answer or a login file is wrong."""
@@ -87,8 +93,9 @@ class DockerDriver:
     def open(self, spec: StageSpec, room: Room) -> DockerSession:
         """Begin to make the stage's network and volumes. Raises: DriverError."""
         auths = (*spec.auths, *logins(self._options.docker_config))
+        marks = labels(spec, self._owner, time.time())
         return DockerSession(
-            self._engine, self._options, self._disk, self._owner, spec, room, auths
+            self._engine, self._options, self._disk, self._usage, spec, room, marks, auths
         )
 
 
@@ -134,9 +141,10 @@ class DockerSession:
         engine: Engine,
         options: Options,
         disk: _Disk,
-        owner: str,
+        usage: Usage,
         spec: StageSpec,
         room: Room,
+        marks: Mapping[str, str],
         auths: tuple[Auth, ...],
     ) -> None:
         self._engine = engine
@@ -145,7 +153,8 @@ class DockerSession:
         self._spec = spec
         self._room = room
         self._auths = auths
-        self._labels = labels(spec, owner, time.time())
+        self._labels = marks
+        self._usage = usage
         self._lock = threading.Lock()
         self._fill_lock = threading.Lock()
         self._filled = False
@@ -186,6 +195,7 @@ class DockerSession:
         except (DriverError, OSError) as fault:
             made.stream.close()
             raise DriverError(str(fault)) from fault
+        self._usage.note(step.image)
         process = DockerProcess(self._engine, made.container, made.stream, sink)
         with self._lock:
             self._processes.append(process)

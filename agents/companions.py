@@ -1,0 +1,49 @@
+"""What lives beside the slots as long as the agent does, where the options ask for it."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import structlog
+
+from agents.agent import Agent
+from agents.hooks import Reason
+from agents.spot import SpotWatch
+from agents.status import StatusServer
+
+log = structlog.get_logger("agents.companions")
+
+
+class Companion(Protocol):
+    """Runs in its own threads from its making on."""
+
+    def close(self) -> None:
+        """End; returns when it has."""
+
+
+def start(agent: Agent) -> list[Companion]:
+    """Start the status page, the watch for spot notices and the cleaner of images.
+
+    A status port that is taken is logged: builds matter more than the page.
+    """
+    options = agent.options
+    found: list[Companion] = []
+    if options.http_bind:
+        try:
+            found.append(StatusServer(options, agent.board, agent.about))
+        except OSError as fault:
+            log.error("status.no-port", address=options.http_bind, reason=str(fault))
+    if options.spot_notices:
+        watch = SpotWatch(options.spot_endpoint, lambda notice: agent.leave(Reason.INTERRUPTED))
+        found.append(watch)
+    cleaner = _cleaner(agent)
+    return found if cleaner is None else [*found, cleaner]
+
+
+def _cleaner(agent: Agent) -> Companion | None:
+    driver = agent.drivers.get("docker")
+    if driver is None or not agent.options.clean_interval:
+        return None
+    from agents.drivers.docker import DockerDriver
+
+    return driver.cleaner() if isinstance(driver, DockerDriver) else None
