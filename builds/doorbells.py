@@ -49,12 +49,14 @@ class Doorbell:
         return messages
 
     async def _listen(self) -> None:
+        pause_s = _AGAIN_S
         while True:
             try:
                 await self._subscribed()
             except _FAULTS as fault:
                 _log.warning("doorbell.lost", groups=self._groups, error=str(fault))
-                await asyncio.sleep(_AGAIN_S)
+                await asyncio.sleep(pause_s)
+                pause_s = min(2 * pause_s, LOOK_S)
 
     async def _subscribed(self) -> None:
         layer = get_channel_layer()
@@ -70,9 +72,16 @@ class Doorbell:
             while True:
                 self._take(await layer.receive(channel))
         finally:
-            with contextlib.suppress(*_FAULTS):
-                for group in self._groups:
-                    await layer.group_discard(group, channel)
+            await self._unsubscribe(layer, channel)
+
+    async def _unsubscribe(self, layer: Any, channel: str) -> None:
+        try:
+            for group in self._groups:
+                await layer.group_discard(group, channel)
+        except Exception as fault:
+            # redis-py raises more than its own errors on a connection that is gone, and the
+            # subscription with it
+            _log.info("doorbell.not_returned", groups=self._groups, error=repr(fault))
 
     def _take(self, message: Message) -> None:
         subject = (message.get("type"), message.get("build"), message.get("stage"))
