@@ -117,9 +117,7 @@ def _rows(step_id: int, position: int) -> list[Frame]:
         rows.filter(first__gte=start or 0).order_by("first").values_list("first", "count", "data")
     )
     return [
-        (first, bytes(data))
-        for first, count, data in page[:_PAGE_ROWS]
-        if first + count > position
+        (first, bytes(data)) for first, count, data in page[:_PAGE_ROWS] if first + count > position
     ]
 
 
