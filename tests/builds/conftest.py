@@ -63,10 +63,13 @@ def make_repo(db: None, make_git: Callable[..., Path]) -> Callable[..., Repo]:
     """Make a repo whose git repository holds this pipeline file."""
     from builds.models import Repo
 
-    def make(text: str = TRIVIAL, name: str = "hello", **fields: Any) -> Repo:
-        path = make_git({".drone.yml": text, "README": "hello\n"}, name)
+    def make(
+        text: str = TRIVIAL, name: str = "hello", with_git: bool = True, **fields: Any
+    ) -> Repo:
+        files = {".drone.yml": text, "README": "hello\n"}
+        url = f"file://{make_git(files, name)}" if with_git else "/nowhere"
         values = {"namespace": "octocat", "name": name, "slug": f"octocat/{name}"}
-        return Repo.objects.create(git_http_url=f"file://{path}", **values, **fields)
+        return Repo.objects.create(git_http_url=url, **values, **fields)
 
     return make
 

@@ -243,7 +243,7 @@ def snapshots(*ends: str) -> list[Report]:
     "ends", [("success", "success"), ("failure", "success"), ("success", "failure")]
 )
 @settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=20
+    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=12
 )
 @given(data=st.data())
 def test_order_and_repeats_of_reports_do_not_matter(

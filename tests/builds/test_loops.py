@@ -60,6 +60,16 @@ def after(seconds: float) -> datetime:
     return timezone.now() + timedelta(seconds=seconds)
 
 
+@pytest.fixture(autouse=True)
+def tickets(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
+    """How many tickets lie on each queue, for the reconciler."""
+    lengths: dict[str, int] = {}
+    monkeypatch.setattr(
+        dispatch, "waiting", lambda queues: {queue: lengths.get(queue, 0) for queue in queues}
+    )
+    return lengths
+
+
 # --- the reconciler -------------------------------------------------------------------------------
 
 
@@ -138,16 +148,6 @@ def test_a_silent_agent_is_away_until_it_calls(agent: Agent) -> None:
     membership.presence(agent, Presence())
     agent.refresh_from_db()
     assert agent.state == "idle"
-
-
-@pytest.fixture
-def tickets(monkeypatch: pytest.MonkeyPatch) -> dict[str, int]:
-    """How many tickets lie on each queue, for the reconciler."""
-    lengths: dict[str, int] = {}
-    monkeypatch.setattr(
-        dispatch, "waiting", lambda queues: {queue: lengths.get(queue, 0) for queue in queues}
-    )
-    return lengths
 
 
 def test_it_rings_where_stages_wait_unheard(

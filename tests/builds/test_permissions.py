@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import pytest
@@ -7,6 +8,13 @@ from django.contrib.auth.models import AnonymousUser
 
 from builds.models import Perm, Repo, User
 from builds.permissions import Level, can, visible
+
+
+@pytest.fixture
+def make_repo(make_repo: Callable[..., Repo]) -> Callable[..., Repo]:
+    """Rows only: nothing here reads the repository."""
+    return functools.partial(make_repo, with_git=False)
+
 
 LEVELS: tuple[Level, ...] = ("read", "write", "admin")
 

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -10,6 +11,12 @@ from builds.models import Agent, Build, Config, Repo, ServerState, Stage
 from builds.queue import PAUSED, next_stage, why_waiting
 from pipeline import states
 from pipeline.routing import queue_name
+
+
+@pytest.fixture
+def make_repo(make_repo: Callable[..., Repo]) -> Callable[..., Repo]:
+    """Rows only: nothing here reads the repository."""
+    return functools.partial(make_repo, with_git=False)
 
 
 def pend(repo: Repo, priority: int = 0, **fields: Any) -> Stage:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import itertools
 import threading
 from collections.abc import Callable, Sequence
@@ -20,6 +21,12 @@ from tests.builds.conftest import TRIVIAL
 pytestmark = pytest.mark.django_db(transaction=True)
 
 NONCES = itertools.count()
+
+
+@pytest.fixture
+def make_repo(make_repo: Callable[..., Repo]) -> Callable[..., Repo]:
+    """Rows only: nothing here reads the repository."""
+    return functools.partial(make_repo, with_git=False)
 
 
 def together(*jobs: Callable[[], Any]) -> list[Any]:

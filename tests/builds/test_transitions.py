@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import ast
+import functools
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,12 @@ from builds.transitions import IllegalMove, StageRow, StaleTransition, consequen
 from pipeline import states
 
 ROOT = Path(__file__).parents[2]
+
+
+@pytest.fixture
+def make_repo(make_repo: Callable[..., Repo]) -> Callable[..., Repo]:
+    """Rows only: nothing here reads the repository."""
+    return functools.partial(make_repo, with_git=False)
 
 
 # --- one writer -----------------------------------------------------------------------------------
