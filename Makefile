@@ -21,7 +21,7 @@ N ?= 20
 REPO ?=
 
 help:
-	@sed -n 's/^# //p' Makefile
+	@sed -n '/^$$/q; s/^# //p' Makefile
 
 run: setup
 	@exec $(BIN)/ci up $(if $(REPO),--build "$(REPO)",--example)
@@ -32,7 +32,8 @@ setup-dev: build/dev.done build/static.done
 
 build/venv.done:
 	@[ -n "$(PYTHON)" ] || { echo 'Python 3.11 or newer is needed'; exit 1; }
-	@$(PYTHON) -m venv .venv || { echo 'cannot make .venv: install python3-venv'; exit 1; }
+	@$(PYTHON) -c 'import ensurepip' 2>/dev/null || tests/setup.sh python3-venv
+	@$(PYTHON) -m venv .venv
 	@mkdir -p build && touch $@
 
 build/server.done: build/venv.done requirements.txt requirements-agent.txt constraints.txt pyproject.toml
@@ -66,7 +67,9 @@ services:
 # What the README says to run after a change.
 test: setup-dev services check service
 
-check: setup-dev lint types contracts scripts unit
+# What checks and what tests takes the same time: both at once, each with its output in one piece.
+check: setup-dev
+	@$(MAKE) --no-print-directory -j2 --output-sync=target lint contracts scripts types unit
 
 lint:
 	$(BIN)/ruff format --check .

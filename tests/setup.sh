@@ -1,5 +1,6 @@
 #!/usr/bin/env bash
 # Installs the services that tests talk to where it may, and starts a Docker engine if none answers.
+# With names of packages: installs just these.
 set -euo pipefail
 
 declare -A package=(
@@ -18,26 +19,34 @@ has() {
   esac
 }
 
+install_packages() {
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
+    echo "this needs what is not installed here: apt-get install $*" >&2
+    exit 1
+  fi
+  echo "installing $*"
+  export DEBIAN_FRONTEND=noninteractive
+  # tests start services themselves, each with its own data
+  if [ ! -e /usr/sbin/policy-rc.d ]; then
+    printf '#!/bin/sh\nexit 101\n' > /usr/sbin/policy-rc.d
+    chmod 755 /usr/sbin/policy-rc.d
+    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
+  fi
+  apt-get update -qq
+  apt-get install -y -qq --no-install-recommends "$@" >/dev/null
+}
+
+if [ $# -gt 0 ]; then
+  install_packages "$@"
+  exit
+fi
+
 missing=()
 for program in "${!package[@]}"; do
   has "$program" || missing+=("${package[$program]}")
 done
-
 if [ ${#missing[@]} -gt 0 ]; then
-  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then
-    echo "tests need what is not installed here: apt-get install ${missing[*]}" >&2
-    exit 1
-  fi
-  echo "installing ${missing[*]}"
-  export DEBIAN_FRONTEND=noninteractive
-  apt-get update -qq
-  # services are started by the tests themselves, each with its own data
-  printf '#!/bin/sh\nexit 101\n' > /tmp/ciserver-policy-rc.d
-  if [ ! -e /usr/sbin/policy-rc.d ]; then
-    install -m 755 /tmp/ciserver-policy-rc.d /usr/sbin/policy-rc.d
-    trap 'rm -f /usr/sbin/policy-rc.d' EXIT
-  fi
-  apt-get install -y -qq --no-install-recommends "${missing[@]}" >/dev/null
+  install_packages "${missing[@]}"
 fi
 
 engine_answers() { docker version >/dev/null 2>&1 || curl -s --unix-socket /var/run/docker.sock http://d/_ping >/dev/null 2>&1; }
