@@ -137,7 +137,8 @@ def test_live_answers_the_head_and_the_stages_asked_for(as_reader: Client, web: 
     part = as_reader.get(f"/octocat/web/48/live?stage=1&step={step.pk}").content.decode()
     whole = as_reader.get("/octocat/web/48/live").content.decode()
 
-    assert part.count('hx-swap-oob="true"') == 2
+    assert part.count('hx-swap-oob="true"') == 4
+    assert 'id="log-facts"' in part
     assert 'id="build-head"' in part
     assert 'id="stage-1"' in part
     assert 'aria-current="true"' in part

@@ -71,9 +71,13 @@ class BuildPage {
         target: "#build-head",
         swap: "none",
       });
+    } catch {
+      return; // the server is away: it says "look yourself" when it is back, and every 15 s
     } finally {
       this.asking = false;
     }
+    // a person may have chosen another step meanwhile: ask again for that one
+    if (this.log?.dataset.step !== step) this.everything = true;
     this.say();
     await this.follow();
     if (this.changed.size || this.everything) this.ring({});
