@@ -14,13 +14,14 @@ from channels.routing import ProtocolTypeRouter, URLRouter
 from django.conf import settings
 
 from builds.routing import hold, websocket_urlpatterns
-from ciserver.lanes import LaneHandler, OnLanes, executor
+from ciserver.lanes import BareHandler, ByPrefix, LaneHandler, OnLanes, executor
 from ciserver.origins import SameOrigin
+from pipeline.wire import PREFIX
 
 application = OnLanes(
     ProtocolTypeRouter(
         {
-            "http": hold(LaneHandler()),
+            "http": hold(ByPrefix(PREFIX, BareHandler(), LaneHandler())),
             "websocket": SameOrigin(URLRouter(websocket_urlpatterns), settings.PUBLIC_URL),
         }
     ),

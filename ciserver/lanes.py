@@ -14,6 +14,7 @@ from typing import Any
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
 from django.core.handlers.asgi import ASGIHandler
+from django.core.handlers.exception import convert_exception_to_response
 from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, reset_queries
 from django.http import HttpRequest
@@ -63,3 +64,29 @@ class LaneHandler(ASGIHandler):
             return self.get_response(request)
         finally:
             close_old_connections()
+
+
+class BareHandler(LaneHandler):
+    """A `LaneHandler` without middleware: for a protocol that has no sessions, pages or forms."""
+
+    def load_middleware(self, is_async: bool = False) -> None:
+        """Build a chain that is the view alone."""
+        del is_async
+        self._view_middleware: list[Any] = []
+        self._template_response_middleware: list[Any] = []
+        self._exception_middleware: list[Any] = []
+        view_alone: Any = super()._get_response  # type: ignore[misc]
+        self._middleware_chain = convert_exception_to_response(view_alone)
+
+
+class ByPrefix:
+    """Sends requests below `prefix` to one application and all others to another."""
+
+    def __init__(self, prefix: str, inside: Any, outside: Any) -> None:
+        self._prefix = prefix
+        self._inside = inside
+        self._outside = outside
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        chosen = self._inside if scope["path"].startswith(self._prefix) else self._outside
+        await chosen(scope, receive, send)
