@@ -20,7 +20,7 @@ from typing import Final, Protocol
 import structlog
 
 from agents.clone import CloneProcess
-from agents.courier import Courier
+from agents.courier import FIRST_BATCH_S, Courier
 from agents.drivers.base import (
     EXIT_ERROR,
     EXIT_KILLED,
@@ -202,6 +202,8 @@ class StageRun:
                 self._walk = Walk(self.spec)
             self._masks = terms((*self.spec.secrets.values(), *self.spec.masks))
             self._driver = self._house.driver(self.spec.type)
+            if self.spec.type != "exec":  # engines may take their time
+                self._courier.start()
             self._session = self._driver.open(self.spec, self._room)
         except Refused as refused:
             self._refused = str(refused)
@@ -254,9 +256,19 @@ class StageRun:
 
     def _next_event(self) -> Ended | Cancelled | None:
         try:
+            if not self._courier.is_started:
+                return self._first_event()
             return self._events.get(timeout=self._patience())
         except queue.Empty:
             return None
+
+    def _first_event(self) -> Ended | Cancelled | None:
+        """Most stages of one short step have ended before there is something to tell of them."""
+        try:
+            return self._events.get(timeout=FIRST_BATCH_S)
+        except queue.Empty:
+            self._courier.start()
+            raise
 
     def _patience(self) -> float | None:
         times = [self._started + self.spec.timeout_s] if self.spec.timeout_s else []
@@ -296,6 +308,8 @@ class StageRun:
         others = [step for step in ready if step.spec.kind != CLONE]
         for step in clones:
             self._start(step)
+        if clones:
+            self._prepare()
         if others:
             self._start_others(others)
 
@@ -508,8 +522,21 @@ def make_room(work_dir: Path) -> Room:
     """A fresh place for a stage attempt, for this user's eyes only."""
     key = f"drone-{secrets.token_hex(10)}"
     room = Room(key, work_dir / key)
-    work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-    room.root.mkdir(mode=0o700)
-    for folder in (room.home, room.source, room.scripts):
-        folder.mkdir(parents=True)
+    try:
+        room.root.mkdir(mode=0o700)
+    except FileNotFoundError:  # the first stage
+        work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        room.root.mkdir(mode=0o700)
+    for folder in room.folders:
+        folder.mkdir()
     return room
+
+
+def remove_room(room: Room) -> None:
+    """Remove a room whatever is in it; one that is as empty as it was made goes fast."""
+    try:
+        for folder in reversed(room.folders):
+            folder.rmdir()
+        room.root.rmdir()
+    except OSError:
+        shutil.rmtree(room.root, ignore_errors=True)

@@ -127,6 +127,7 @@ class _Made:
     """A container that waits for its turn. `place`: the checkout's inode it was started with."""
 
     container: str
+    step: StepSpec
     environ: Mapping[str, str]
     stream: Stream
     told: tuple[bytes, ...] = ()
@@ -293,7 +294,8 @@ class DockerSession:
             # tried again in the open, where the step's log shows what goes wrong
             log.debug("docker.prepare-failed", step=step.name, reason=str(fault))
             return None
-        if made.environ == environ and made.place in (0, self._place()):
+        same = made.step == step and made.environ == environ
+        if same and made.place in (0, self._place()):
             return made
         made.stream.close()
         return None
@@ -341,7 +343,7 @@ class DockerSession:
         if not step.network_mode:
             for network in self._options.networks:
                 self._engine.join_network(container, network)
-        return _Made(container, dict(environ), self._engine.attach(container))
+        return _Made(container, step, dict(environ), self._engine.attach(container))
 
     def _create(self, step: StepSpec, environ: Mapping[str, str], site: Site) -> str:
         name = f"{site.key}-{step.number}-{next(self._count)}"

@@ -1,4 +1,4 @@
-"""What every driver does, over the scripted one and the host's processes; then the latter's own."""
+"""What every driver does, over all of them; then what only processes of the host do."""
 
 from __future__ import annotations
 
@@ -17,12 +17,14 @@ import pytest
 
 from agents.drivers import leftovers
 from agents.drivers.base import DriverError, Outcome
+from agents.drivers.docker import DockerDriver
 from agents.drivers.exec import ExecDriver, open_way
 from agents.drivers.scripted import ScriptedDriver
 from agents.options import Options
 from agents.runner import make_room
 from pipeline.spec import Netrc, StageSpec
 from tests.agents.conftest import stage, step
+from tests.images import BUSYBOX, busybox_image
 from tests.services import wait_for
 
 
@@ -44,7 +46,7 @@ class Room:
 
     def start(self, *commands: str, **environ: str) -> Any:
         self.sinks.append(Collected())
-        one = replace(step("a step", *commands), number=len(self.sinks))
+        one = replace(step("a step", *commands), number=len(self.sinks), image=BUSYBOX)
         return self.session.start(one, environ, self.sinks[-1])
 
     def run(self, *commands: str, **environ: str) -> tuple[Outcome, str]:
@@ -60,8 +62,17 @@ def options(tmp_path: Path) -> Options:
     return Options(state_dir=tmp_path / "state", work_dir=tmp_path / "work")
 
 
-@pytest.fixture(params=["scripted", "exec"])
+@pytest.fixture(
+    params=[
+        "scripted",
+        "exec",
+        pytest.param("docker", marks=[pytest.mark.service, pytest.mark.xdist_group("docker")]),
+    ]
+)
 def driver(request: pytest.FixtureRequest, options: Options) -> Any:
+    if request.param == "docker":
+        busybox_image()
+        return DockerDriver(options)
     return ScriptedDriver() if request.param == "scripted" else ExecDriver(options, grace_s=0.5)
 
 
