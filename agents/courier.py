@@ -48,18 +48,15 @@ class Shipment:
     spool: Spool
     sent: int = 0
     pace_s: float = 1.0
-    first_seen: float | None = None
     last_sent: float | None = None
 
-    def due(self, now: float) -> float | None:
+    def due(self) -> float | None:
         """When the next batch should go; None if there is nothing to ship."""
         if not self.spool.waiting(self.sent):
             return None
         if self.last_sent is not None:
             return self.last_sent + self.pace_s
-        if self.first_seen is None:
-            self.first_seen = now
-        return self.first_seen + FIRST_BATCH_S
+        return self.spool.first_heard + FIRST_BATCH_S
 
     @property
     def silence_s(self) -> float:
@@ -104,8 +101,18 @@ class Courier:
         #: The lease is closed for reports; batches may still be taken.
         self.closed = False
         self._gone = False
-        self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
-        self._thread.start()
+        self._thread: threading.Thread | None = None
+
+    def start(self) -> None:
+        """Begin to tell by itself; a stage that ends sooner needs no thread for that."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._run, name="courier", daemon=True)
+            self._thread.start()
+
+    @property
+    def is_started(self) -> bool:
+        """Whether it tells by itself."""
+        return self._thread is not None
 
     def add(self, number: int, spool: Spool) -> None:
         """Ship this step's log from now on."""
@@ -120,8 +127,9 @@ class Courier:
 
     def wake(self) -> None:
         """Lines may be waiting."""
-        with self._news:
-            self._news.notify()
+        if self._thread is not None:
+            with self._news:
+                self._news.notify()
 
     def begin(self) -> None:
         """Report now and return once it is acknowledged. Raises: Stopped."""
@@ -133,7 +141,8 @@ class Courier:
         Returns when the server has everything it still takes. Raises: Stopped.
         """
         self.stop()
-        self._thread.join()
+        if self._thread is not None:
+            self._thread.join()
         if self._waiting_bytes() > _RIDING_BYTES:
             self._ship_all()
         self._report()
@@ -168,7 +177,7 @@ class Courier:
         if now >= self._report_due():
             self._report()
         for number, shipment in shipments:
-            due = shipment.due(now)
+            due = shipment.due()
             if due is not None and due <= now and not self._gone:
                 self._ship(number, shipment)
         with self._news:
@@ -192,7 +201,7 @@ class Courier:
         now = self._clock()
         times = [self._report_due(), now + self._report_s]
         for shipment in self._shipments.values():
-            due = None if self._gone else shipment.due(now)
+            due = None if self._gone else shipment.due()
             silent = shipment.spool.silent_since
             times += [] if due is None else [due]
             times += [] if silent is None else [silent + shipment.silence_s]

@@ -17,7 +17,7 @@ import ssl
 import threading
 import time
 import urllib.request
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
 from urllib.parse import urlsplit
@@ -108,6 +108,37 @@ def _attempts_up_to(first_s: float) -> int:
     return attempts
 
 
+class _Gathering:
+    """Lets a connection send head and body of a request in one piece."""
+
+    _pieces: list[Any] | None = None
+
+    def send(self, data: Any) -> None:
+        """Send, or keep for the end of `gather`."""
+        if self._pieces is None:
+            super().send(data)  # type: ignore[misc]
+        else:
+            self._pieces.append(data)
+
+    def gather(self, act: Callable[[], None]) -> None:
+        """Send what `act` sends, together."""
+        pieces: list[Any] = []
+        self._pieces = pieces
+        try:
+            act()
+        finally:
+            self._pieces = None
+        self.send(b"".join(pieces))
+
+
+class _Plain(_Gathering, http.client.HTTPConnection):
+    pass
+
+
+class _Secure(_Gathering, http.client.HTTPSConnection):
+    pass
+
+
 class Link:
     """One connection to the server. Use from one thread at a time."""
 
@@ -121,7 +152,7 @@ class Link:
         self._base = parts.path.rstrip("/") + PREFIX
         #: Once set, calls that fail raise Stopped: for claims, when the agent drains.
         self.give_up: threading.Event | None = None
-        self._connection: http.client.HTTPConnection | None = None
+        self._connection: _Plain | _Secure | None = None
         self._used = 0.0
         #: When the last answer was given, by the server's clock as HTTP writes it.
         self.server_date = ""
@@ -233,7 +264,7 @@ class Link:
             headers["Content-Type"] = kind
         if connection.sock is not None:
             connection.sock.settimeout(ANSWER_S + hold_s)
-        connection.request(method, self._target(path), data, headers)
+        connection.gather(lambda: connection.request(method, self._target(path), data, headers))
         response = connection.getresponse()
         body = response.read()
         self._used = time.monotonic()
@@ -248,13 +279,13 @@ class Link:
         proxy = self._proxy() if not self._tls else None
         return f"http://{self._host}:{self._port or 80}{target}" if proxy else target
 
-    def _connect(self) -> http.client.HTTPConnection:
+    def _connect(self) -> _Plain | _Secure:
         proxy = self._proxy()
         host, port = (proxy.hostname or "", proxy.port or 80) if proxy else (self._host, self._port)
         if not self._tls:
-            self._connection = http.client.HTTPConnection(host, port, timeout=CONNECT_S)
+            self._connection = _Plain(host, port, timeout=CONNECT_S)
         else:
-            self._connection = http.client.HTTPSConnection(
+            self._connection = _Secure(
                 host, port, timeout=CONNECT_S, context=tls_context(self._options)
             )
             if proxy:

@@ -58,6 +58,11 @@ class Room:
         return self.root / "drone" / "src"
 
     @property
+    def folders(self) -> tuple[Path, ...]:
+        """Every folder of the room, each behind the one it is in."""
+        return (self.home.parent, self.home, self.source.parent, self.source, self.scripts)
+
+    @property
     def scripts(self) -> Path:
         """Where exec steps' scripts are written."""
         return self.root / "opt"

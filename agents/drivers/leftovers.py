@@ -52,7 +52,7 @@ def adopt_orphans() -> None:
 def look(pid: int) -> Seen | None:
     """What is known of a process, or None if there is none."""
     try:
-        words = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+        words = _read(f"/proc/{pid}/stat").rpartition(b")")[2].decode().split()
     except OSError:
         return None
     return Seen(pid, words[0], int(words[1]), int(words[2]), int(words[3]), int(words[19]))
@@ -127,7 +127,7 @@ def end_marked(key: str) -> int:
 def is_marked(pid: int, key: str) -> bool:
     """Whether the process was started for the stage `key`."""
     try:
-        environ = Path(f"/proc/{pid}/environ").read_bytes()
+        environ = _read(f"/proc/{pid}/environ")
     except OSError:
         return False
     return f"{MARK}={key}".encode() in environ.split(b"\0")
@@ -141,7 +141,7 @@ def _adopted() -> Iterator[Seen]:
     """
     me = os.getpid()
     try:
-        pids = Path(f"/proc/{me}/task/{me}/children").read_text().split()
+        pids = _read(f"/proc/{me}/task/{me}/children").decode().split()
     except OSError:  # a kernel without lists of children
         pids = [str(pid) for pid in _all() if (seen := look(pid)) and seen.parent == me]
     for pid in pids:
@@ -152,6 +152,18 @@ def _adopted() -> Iterator[Seen]:
             _reap(seen.pid)
         elif seen.state != "Z":
             yield seen
+
+
+def _read(path: str) -> bytes:
+    """A file of /proc, whole: Python's own files would ask and seek first, several times a step."""
+    file = os.open(path, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        pieces = []
+        while data := os.read(file, 65536):
+            pieces.append(data)
+        return b"".join(pieces)
+    finally:
+        os.close(file)
 
 
 def _reap(pid: int) -> None:

@@ -99,6 +99,8 @@ class Spool:
         self._changed = threading.Condition()
         self._partial = b""
         self._heard = 0.0
+        #: When something was read for the first time in this life; 0.0: not yet.
+        self.first_heard = 0.0
         self._given_up = False
         self.finished = False
         self._segments = [_recover(path) for path in _segment_paths(folder, number)]
@@ -113,6 +115,7 @@ class Spool:
         """Mask, cut into lines and store a chunk. Blocks while the disk is full."""
         with self._changed:
             self._heard = self._clock()
+            self.first_heard = self.first_heard or self._heard
             for place in range(0, len(data), _CHUNK_BYTES):
                 piece = data[place : place + _CHUNK_BYTES] if len(data) > _CHUNK_BYTES else data
                 self._take(self._masker.feed(piece))
