@@ -10,6 +10,7 @@ import uuid
 from collections.abc import Iterator, Mapping, Sequence
 from datetime import datetime
 from typing import Final
+from urllib.parse import urlsplit
 
 import structlog
 from django.conf import settings
@@ -20,6 +21,7 @@ from django.utils import timezone
 from builds import config, events, logs, secrets, transitions
 from builds.encryption import BadEncryption, decrypt
 from builds.facts import facts
+from builds.forges.git import credentials
 from builds.logs.watch import PACE_ALONE_MS
 from builds.membership import Refused, agent_by_token, join, leave, may_claim, presence
 from builds.models import Agent, Build, Config, Lease, Repo, Stage, Step
@@ -220,13 +222,13 @@ def _secrets(stage: Stage, compiled: Compiled) -> dict[str, str]:
 
 
 def _netrc(stage: Stage) -> Netrc | None:
-    """Credentials for a private repo's clone address, if the server has any."""
-    login = getattr(settings, "GIT_USERNAME", "")
+    """Credentials for a private repo's clone address, if the server has any for its host."""
     repo = stage.build.repo
-    if not login or not repo.private:
-        return None
-    host = config.host(repo)
-    return Netrc(host, login, getattr(settings, "GIT_PASSWORD", "")) if host else None
+    known = credentials(settings.GIT_CREDENTIALS) if repo.private else {}
+    found = known.get(config.host(repo))
+    return (
+        Netrc(urlsplit(found.host).hostname or "", found.login, found.password) if found else None
+    )
 
 
 def _step(stage: Stage, spec: StageSpec, index: int) -> Step:

@@ -47,8 +47,9 @@ def source(repo: Repo) -> Source:
 
 
 def host(repo: Repo) -> str:
-    """The host of a repo's clone address, empty for a path."""
-    return urlsplit(repo.git_http_url).hostname or ""
+    """Scheme, host and port of a repo's clone address."""
+    url = urlsplit(repo.git_http_url)
+    return f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
 
 
 def fetch(repo: Repo, rev: str) -> Fetched:

@@ -31,7 +31,7 @@ _STAGE = ("number", "name", "kind", "type", "machine", "os", "arch", "variant", 
 
 def system() -> System:
     """This server, as its builds know it."""
-    return _system(settings.PUBLIC_URL, getattr(settings, "VERSION", ""))
+    return _system(settings.PUBLIC_URL, settings.VERSION)
 
 
 @lru_cache(maxsize=4)

@@ -52,7 +52,7 @@ def _statuses(build: Build, status: str) -> Iterable[Outbox]:
 
 
 def _webhooks(build: Build, status: str, action: str) -> Iterable[Outbox]:
-    for endpoint in getattr(settings, "WEBHOOK_ENDPOINTS", ()):
+    for endpoint in settings.WEBHOOK_ENDPOINTS:
         yield _row(
             WEBHOOK,
             f"webhook:{endpoint}:{build.pk}"[:250],

@@ -77,6 +77,15 @@ def _url(*schemes: str) -> Callable[[str], str]:
     return parse
 
 
+def _credentials(value: str) -> tuple[str, ...]:
+    found = _words(value)
+    for one in found:
+        url = urlsplit(one)
+        if url.scheme not in ("http", "https") or not (url.username and url.password):
+            raise ValueError("expected https://user:password@host, further ones after commas")
+    return found
+
+
 def _log_store(value: str) -> str:
     if value not in ("", "database") and not re.fullmatch(r"s3://[^/]+(/.*)?", value):
         raise ValueError("expected `database` or `s3://bucket/prefix`")
@@ -242,6 +251,27 @@ SETTINGS: Final = (
         ("DRONE_STARLARK_SIZE_LIMIT",),
     ),
     Setting(
+        "git_credentials",
+        "",
+        "`https://user:password@host` per git host with private repositories, by commas",
+        _credentials,
+        secret=True,
+    ),
+    Setting(
+        "webhook_endpoint",
+        "",
+        "addresses that are told of every build's changes, by commas",
+        _words,
+        ("DRONE_WEBHOOK_ENDPOINT",),
+    ),
+    Setting(
+        "webhook_secret",
+        "",
+        "signs what those addresses are sent",
+        synonyms=("DRONE_WEBHOOK_SECRET",),
+        secret=True,
+    ),
+    Setting(
         "server",
         "",
         "the server that `ci` talks to; empty: the one on the data dir",
@@ -303,6 +333,9 @@ class Env:
     jsonnet_import_limit: int
     starlark_step_limit: int
     starlark_size_limit: int
+    git_credentials: tuple[str, ...]
+    webhook_endpoint: tuple[str, ...]
+    webhook_secret: str
     server: str
     token: str
     log_level: str

@@ -26,6 +26,9 @@ LOG_STORE_ENDPOINT = ENV.log_store_endpoint
 JSONNET_IMPORT_LIMIT = ENV.jsonnet_import_limit
 STARLARK_STEP_LIMIT = ENV.starlark_step_limit
 STARLARK_SIZE_LIMIT = ENV.starlark_size_limit
+GIT_CREDENTIALS = ENV.git_credentials
+WEBHOOK_ENDPOINTS = ENV.webhook_endpoint
+WEBHOOK_SECRET = ENV.webhook_secret
 LANES = ENV.lanes
 VERSION = "0.1.0"
 

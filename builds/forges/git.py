@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import hashlib
@@ -10,8 +11,10 @@ import re
 import subprocess
 import time
 from collections.abc import Iterator
+from dataclasses import dataclass, field
+from functools import lru_cache
 from pathlib import Path
-from urllib.parse import urlsplit, urlunsplit
+from urllib.parse import unquote, urlsplit, urlunsplit
 
 from django.conf import settings
 
@@ -122,6 +125,26 @@ class Git:
             _fetch(folder, source, *ALL_REFS)
             if len(rev) >= 40 and _objects(folder, f"{rev}^{{commit}}")[0] is None:
                 _fetch(folder, source, rev)
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """A login for a git host; `host` is its scheme, name and port."""
+
+    host: str
+    login: str
+    password: str = field(repr=False)
+
+
+@lru_cache(maxsize=4)
+def credentials(urls: tuple[str, ...]) -> dict[str, Credential]:
+    """The credentials in URLs like `https://user:password@host`, by the URL without them."""
+    found = {}
+    for url in urls:
+        parts = urlsplit(url)
+        host = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
+        found[host] = Credential(host, unquote(parts.username or ""), unquote(parts.password or ""))
+    return found
 
 
 def local_path(url: str) -> Path | None:
@@ -238,11 +261,23 @@ def _environ() -> dict[str, str]:
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
     return {
         **inherited,
+        **_headers(),
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_OPTIONAL_LOCKS": "0",
         "GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=15",
         "LC_ALL": "C",
     }
+
+
+def _headers() -> dict[str, str]:
+    """git's settings that send each host its credentials, and no other host."""
+    found = {}
+    known = credentials(settings.GIT_CREDENTIALS).values()
+    for index, one in enumerate(known):
+        pair = base64.b64encode(f"{one.login}:{one.password}".encode()).decode()
+        found[f"GIT_CONFIG_KEY_{index}"] = f"http.{one.host}/.extraHeader"
+        found[f"GIT_CONFIG_VALUE_{index}"] = f"Authorization: Basic {pair}"
+    return {**found, "GIT_CONFIG_COUNT": str(len(known))} if found else {}
 
 
 @contextlib.contextmanager

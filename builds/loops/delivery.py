@@ -107,7 +107,7 @@ def signed_headers(data: bytes, event: str, now: datetime) -> dict[str, str]:
     date = format_datetime(now, usegmt=True)
     digest = "SHA-256=" + base64.b64encode(hashlib.sha256(data).digest()).decode()
     text = f"date: {date}\ndigest: {digest}"
-    key = getattr(settings, "WEBHOOK_SECRET", "").encode()
+    key = settings.WEBHOOK_SECRET.encode()
     signature = base64.b64encode(hmac.new(key, text.encode(), hashlib.sha256).digest()).decode()
     return {
         "Content-Type": "application/json",

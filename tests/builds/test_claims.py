@@ -160,6 +160,25 @@ def test_asking_again_keeps_the_lease_alive(agent: Agent, start: Callable[..., B
     assert timezone.now() - Lease.objects.get().seen < timedelta(minutes=1)
 
 
+def test_a_private_repo_gets_its_hosts_credentials_and_no_others(
+    agent: Agent, start: Callable[..., Build], settings: Any
+) -> None:
+    settings.GIT_CREDENTIALS = ("https://octo:p%40ss@git.example.com:8443",)
+    start()
+    for url, private, login in (
+        ("https://git.example.com:8443/o/n.git", True, "octo"),
+        ("https://git.example.com:8443/o/n.git", False, None),
+        ("http://git.example.com:8443/o/n.git", True, None),
+        ("https://evil.example.com/git.example.com:8443", True, None),
+    ):
+        Repo.objects.update(git_http_url=url, private=private)
+        spec = asked(agent, "nonce-same").spec
+        assert (spec.netrc and spec.netrc.login) == login
+        if spec.netrc:
+            assert (spec.netrc.machine, spec.netrc.password) == ("git.example.com", "p@ss")
+            assert "p@ss" in spec.masks
+
+
 def test_the_stage_says_who_runs_it_since_when(agent: Agent, start: Callable[..., Build]) -> None:
     build = start()
     spec = asked(agent).spec

@@ -3,12 +3,13 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from builds.forges import UnknownForge, forge, has_statuses
 from builds.forges.base import NotFound, Source, Unreachable
-from builds.forges.git import Git, _locked, local_path, redact
+from builds.forges.git import Git, _git, _locked, local_path, redact
 from tests.builds.conftest import git
 
 FILES = {".drone.yml": "kind: pipeline\n", "src/a.txt": "a\n", "src/b.txt": "b\n", "ö.txt": "ö\n"}
@@ -175,6 +176,13 @@ def test_a_mirror_is_fetched_by_one_at_a_time(held: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("builds.forges.git.FETCH_TIMEOUT_S", 0.01)
     with pytest.raises(Unreachable, match="another fetch"), _locked(held):
         pass
+
+
+def test_a_host_is_sent_its_own_credentials_only(settings: Any) -> None:
+    settings.GIT_CREDENTIALS = ("https://octo:hunter2@git.example.com",)
+    for host, count in (("https://git.example.com", 1), ("https://evil.example.com", 0)):
+        done = _git(None, "config", "--get-urlmatch", "http.extraHeader", f"{host}/o/n.git")
+        assert done.stdout.count(b"Authorization: Basic b2N0bzpodW50ZXIy") == count
 
 
 def test_addresses(tmp_path: Path) -> None:
