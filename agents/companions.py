@@ -8,6 +8,7 @@ import structlog
 
 from agents.agent import Agent
 from agents.hooks import Reason
+from agents.readiness import Readiness
 from agents.spot import SpotWatch
 from agents.status import StatusServer
 
@@ -22,7 +23,7 @@ class Companion(Protocol):
 
 
 def start(agent: Agent) -> list[Companion]:
-    """Start the status page, the watch for spot notices and the cleaner of images.
+    """Start the status page, the watch for spot notices, the cleaner; tell systemd.
 
     A status port that is taken is logged: builds matter more than the page.
     """
@@ -36,6 +37,9 @@ def start(agent: Agent) -> list[Companion]:
     if options.spot_notices:
         watch = SpotWatch(options.spot_endpoint, lambda notice: agent.leave(Reason.INTERRUPTED))
         found.append(watch)
+    if options.notify_socket:
+        name = agent.identity.name if agent.identity else ""
+        found.append(Readiness(options.notify_socket, f"joined as {name}"))
     cleaner = _cleaner(agent)
     return found if cleaner is None else [*found, cleaner]
 

@@ -110,6 +110,12 @@ def _with_default_images(images: str, environ: Mapping[str, str]) -> str:
     return ",".join((*PRIVILEGED_IMAGES, images))
 
 
+def _from_kib(size: str, environ: Mapping[str, str]) -> str:
+    """Semaphore's cache counts in KiB."""
+    del environ
+    return f"{size}KiB" if size.isdigit() else size
+
+
 def _as_bind(port: str, environ: Mapping[str, str]) -> str:
     del environ
     return port if ":" in port else f":{port}"
@@ -136,6 +142,7 @@ GROUPS: Final = (
     ("Policy", "plugin_pull"),
     ("Extensions", "env_plugin_endpoint"),
     ("Limits of containers", "memory"),
+    ("Cache of steps", "cache_backend"),
     ("Logs and observation", "http_bind"),
     ("Directories and clean-up", "state_dir"),
     ("Accepted from other agents", "clone_image"),
@@ -251,6 +258,9 @@ class Options:
         0.0,
         "After a termination signal, cancel stages that still run after this long; 0: never.",
         semaphore=True,
+    )
+    notify_socket: str = _text(
+        "", "Where systemd waits for word that the agent works; it sets this.", "NOTIFY_SOCKET"
     )
     spot_notices: bool = _flag(
         False, "Watch for EC2 spot interruption notices and drain when one comes."
@@ -434,6 +444,68 @@ class Options:
     )
     cpu_shares: int = _number(0, "Relative weight of CPU time; 0: normal.", "DRONE_CPU_SHARES")
     cpu_set: str = _text("", "CPUs containers may use, such as 0-1,3.", "DRONE_CPU_SET")
+
+    cache_backend: str = _text(
+        "",
+        "Where trees that steps `cache` are kept.",
+        "SEMAPHORE_CACHE_BACKEND",
+        choices=("directory", "s3"),
+        shown="`directory`; `s3` with `cache-s3-bucket`",
+    )
+    cache_dir: Path = _path(  # noqa: RUF009 - it makes a field
+        _UNSET, "The directory of the cache.", shown="`cache` in `state-dir`"
+    )
+    cache_size: int = _size(
+        9 * GIB,
+        "What the cache of one repository may take; beyond it old archives go; 0: no limit.",
+        Synonym("CACHE_SIZE", _from_kib),
+    )
+    cache_project_id: str = _text(
+        "",
+        "Keep all caches under this name. Only where all repositories trust each other.",
+        "SEMAPHORE_PROJECT_ID",
+        shown="one per repository",
+    )
+    cache_s3_bucket: str = _text(
+        "", "Bucket of the cache.", "SEMAPHORE_CACHE_S3_BUCKET", "SEMAPHORE_AGENT_CACHE_BUCKET_NAME"
+    )
+    cache_s3_url: str = _text(
+        "", "Address of a store that speaks S3.", "SEMAPHORE_CACHE_S3_URL", shown="Amazon's"
+    )
+    cache_s3_key: str = _text(
+        "",
+        "Key id for the bucket.",
+        "SEMAPHORE_CACHE_S3_KEY",
+        shown="the host's credentials",
+        secret=True,
+    )
+    cache_s3_secret: str = _text(
+        "", "The secret of `cache-s3-key`.", "SEMAPHORE_CACHE_S3_SECRET", secret=True
+    )
+    cache_aws_profile: str = _text(
+        "", "Profile in ~/.aws to take credentials from.", "SEMAPHORE_CACHE_AWS_PROFILE"
+    )
+    cache_use_ec2_instance_profile: bool = _flag(
+        False,
+        "Take credentials from the instance's role only.",
+        "SEMAPHORE_CACHE_USE_EC2_INSTANCE_PROFILE",
+    )
+    cache_archive_method: str = _text(
+        "zstd",
+        "How archives are packed; all but `zstd` make gzip, which the original reads.",
+        "SEMAPHORE_CACHE_ARCHIVE_METHOD",
+        choices=("zstd", "gzip", "shell-out", "native", "native-parallel"),
+    )
+    cache_fail_on_error: bool = _flag(
+        True,
+        "A store or restore that fails by a fault of the cache fails its step.",
+        "CACHE_FAIL_ON_ERROR",
+    )
+    cache_metrics_enabled: bool = _flag(
+        False,
+        "Write the original's metrics to /tmp/toolbox_metrics in steps.",
+        "SEMAPHORE_TOOLBOX_METRICS_ENABLED",
+    )
 
     http_bind: str = _text(
         "",
