@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,6 +24,8 @@ LOST_GRACE_S = ENV.lost_grace_s
 CLOSING_S = ENV.closing_s
 LOG_STORE = ENV.log_store
 LOG_STORE_ENDPOINT = ENV.log_store_endpoint
+ARTIFACT_LIMIT_BYTES = ENV.artifact_limit_mb * 2**20
+ARTIFACT_DAYS = ENV.artifact_days
 JSONNET_IMPORT_LIMIT = ENV.jsonnet_import_limit
 STARLARK_STEP_LIMIT = ENV.starlark_step_limit
 STARLARK_SIZE_LIMIT = ENV.starlark_size_limit
@@ -120,7 +123,7 @@ STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.FileSystemStorage"},
     "staticfiles": {
         "BACKEND": "whitenoise.storage.CompressedManifestStaticFilesStorage"
-        if (STATIC_ROOT / "staticfiles.json").is_file()
+        if (STATIC_ROOT / "staticfiles.json").is_file() or "collectstatic" in sys.argv
         else "django.contrib.staticfiles.storage.StaticFilesStorage"
     },
 }
