@@ -16,12 +16,14 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import structlog
 
 from agents import hooks, policy
+from agents.cache.settings import exports
 from agents.drivers.base import EXIT_ERROR, Driver, DriverError
 from agents.hooks import HookError, Reason
 from agents.link import Gate, Link, LinkError, Stopped
@@ -345,7 +347,9 @@ class Agent:
         reason = policy.refusal(spec, self.options, name)
         if reason is not None:
             raise Refused(reason)
-        return policy.amend(spec, self.options)
+        amended = policy.amend(spec, self.options)
+        named = {**exports(spec, self.options), **amended.environment}
+        return replace(amended, environment=named)
 
     def step_slot(self) -> AbstractContextManager[object]:
         """Held while a step runs."""

@@ -300,6 +300,8 @@ def _parse_text(entry: Entry, raw: Raw, synonym: Synonym | None) -> str:
     if entry.row.choices and text.lower() not in entry.row.choices:
         if text.lower() == "kubernetes":
             raise ValueError(_NO_PODS)
+        if entry.key == "cache-backend" and text.lower() in ("gcs", "sftp"):
+            raise ValueError(f"caches in {text} are not supported yet: use s3 or directory")
         shown = ", ".join(entry.row.choices)
         raise ValueError(f"expected one of {shown}, got {text!r}")
     text = text.lower() if entry.row.choices else text
@@ -508,6 +510,11 @@ def _check_pairs(options: Options) -> None:
         if not options.client_cert:
             key, other = other, key
         raise OptionError(key, sources[key.replace("-", "_")], f"needs {other}")
+    if options.cache_backend == "s3" and not options.cache_s3_bucket:
+        raise OptionError("cache-backend", sources["cache_backend"], "needs cache-s3-bucket")
+    if bool(options.cache_s3_key) != bool(options.cache_s3_secret):
+        given = "cache_s3_key" if options.cache_s3_key else "cache_s3_secret"
+        raise OptionError("cache-s3-key", sources[given], "needs cache-s3-secret, and it this")
     if 0 < options.memory_swap < options.memory:
         raise OptionError("memory-swap", sources["memory_swap"], "is less than memory")
     for key in ("volumes", "files"):

@@ -25,6 +25,10 @@ from typing import Final
 
 import structlog
 
+from agents.cache import shim
+from agents.cache.box import FolderBox
+from agents.cache.desk import Desk, Served
+from agents.cache.place import HostPlace, rights
 from agents.drivers import leftovers
 from agents.drivers.base import DriverError, Outcome, Process, Room, Sink
 from agents.options import Options
@@ -48,6 +52,7 @@ class ExecDriver:
 
     def __init__(self, options: Options, *, grace_s: float = GRACE_S) -> None:
         self._options, self._grace_s = options, grace_s
+        self._desk = Desk(options)
         leftovers.adopt_orphans()
 
     def check(self) -> None:
@@ -74,7 +79,7 @@ class ExecDriver:
             path.touch(mode=0o600)
             text = f"machine {netrc.machine} login {netrc.login} password {netrc.password}\n"
             path.write_text(text)
-        return ExecSession(room, user, self._grace_s)
+        return ExecSession(spec, room, user, self._desk, self._grace_s)
 
 
 def account(name: str) -> pwd.struct_passwd:
@@ -107,10 +112,19 @@ def open_way(options: Options, user: pwd.struct_passwd) -> None:
 class ExecSession:
     """One stage's processes."""
 
-    def __init__(self, room: Room, user: pwd.struct_passwd | None, grace_s: float) -> None:
-        self._room, self._user, self._grace_s = room, user, grace_s
+    def __init__(
+        self,
+        spec: StageSpec,
+        room: Room,
+        user: pwd.struct_passwd | None,
+        desk: Desk,
+        grace_s: float,
+    ) -> None:
+        self._spec, self._room, self._user = spec, room, user
+        self._desk, self._grace_s = desk, grace_s
         self._processes: list[ExecProcess] = []
         self._owned = False
+        self._count = itertools.count(1)
 
     def prepare(self, step: StepSpec, environ: Mapping[str, str]) -> None:
         """There is nothing to prepare."""
@@ -120,16 +134,23 @@ class ExecSession:
         script = self._write_script(step)
         if self._user is not None and not self._owned:
             self._give_room(self._user)
+        tools = self._room.root / "tools" / str(next(self._count))
         try:
-            child = _spawn(
-                ["/bin/sh", "-e", str(script)], self._environ(environ), self._room, self._user
-            )
+            shim.install(tools / "bin", str(tools / "box"))
+            box = FolderBox(tools / "box", self._user)
+            command = ["/bin/sh", "-e", str(script)]
+            settings = self._environ(environ, str(tools / "bin"))
+            child = _spawn(command, settings, self._room, self._user)
         except OSError as fault:
             raise DriverError(f"cannot start the step: {fault}") from fault
         leftovers.put_on_record(self._room.root / _RECORD, child.pid)
         process = ExecProcess(child, sink, self._grace_s)
         self._processes.append(process)
-        return process
+        counter = self._desk.open(self._spec, box, self._place)
+        return Served(process, self._desk, counter)
+
+    def _place(self, cwd: str, stopped: Callable[[], bool]) -> HostPlace:
+        return HostPlace(cwd, self._user, stopped)
 
     def close(self) -> None:
         """Kill the steps' groups and whatever they left behind."""
@@ -153,7 +174,7 @@ class ExecSession:
             os.chown(path, self._user.pw_uid, self._user.pw_gid)
         return path
 
-    def _environ(self, environ: Mapping[str, str]) -> dict[str, str]:
+    def _environ(self, environ: Mapping[str, str], tools: str) -> dict[str, str]:
         host = {name: os.environ[name] for name in ("PATH", "USER") if name in os.environ}
         if self._user is not None:
             host["USER"] = self._user.pw_name
@@ -163,7 +184,7 @@ class ExecSession:
             "HOME": str(self._room.home),
             "SHELL": "/bin/sh",
             **environ,
-            "PATH": _expand(environ.get("PATH", "$PATH"), host),
+            "PATH": f"{_expand(environ.get('PATH', '$PATH'), host)}:{tools}",
             "DRONE_HOME": source,
             "DRONE_WORKSPACE": source,
             leftovers.MARK: self._room.key,
@@ -191,11 +212,7 @@ def _spawn(
     room: Room,
     user: pwd.struct_passwd | None,
 ) -> subprocess.Popen[bytes]:
-    more = {}
-    if user is not None and os.geteuid() != user.pw_uid:
-        groups = os.getgrouplist(user.pw_name, user.pw_gid)
-        more = {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": groups}
-    return spawn(command, environ, room.source, **more)
+    return spawn(command, environ, room.source, **rights(user))
 
 
 def spawn(

@@ -192,7 +192,8 @@ def test_the_environment_is_the_steps_and_little_else(
     environ = dict(line.split("=", 1) for line in text.splitlines() if "=" in line)
     source, home = str(room.room.source), str(room.room.home)
     assert environ["GREETING"] == "hello"
-    assert environ["PATH"] == "/extra:" + os.environ["PATH"]
+    tools = room.room.root / "tools" / "1" / "bin"
+    assert environ["PATH"] == f"/extra:{os.environ['PATH']}:{tools}"
     assert (environ["HOME"], environ["DRONE_WORKSPACE"], environ["PWD"]) == (home, source, source)
     assert "CISERVER_AGENT_TOKEN" not in environ
 
