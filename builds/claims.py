@@ -18,7 +18,7 @@ from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from builds import config, events, logs, secrets, transitions
+from builds import config, events, logs, reports, secrets, transitions
 from builds.encryption import BadEncryption, decrypt
 from builds.facts import facts
 from builds.forges.git import credentials
@@ -32,7 +32,7 @@ from pipeline import states
 from pipeline.compile import Compiled, compile_stage, with_secrets
 from pipeline.errors import PlatformError, UserError
 from pipeline.spec import Netrc, StageSpec
-from pipeline.wire import Appended, Claim, Claimed, LogPart, Pace, Report
+from pipeline.wire import Appended, Claim, Claimed, LogPart, Pace, Report, Taken
 
 __all__ = [
     "LeaseClosed",
@@ -45,6 +45,8 @@ __all__ = [
     "leave",
     "presence",
     "report",
+    "stage_at_work",
+    "take_reports",
     "why_waiting",
 ]
 
@@ -279,16 +281,41 @@ def append_log(agent: Agent, lease_id: str, number: int, from_: int, data: bytes
 
     Raises: NotYours; LeaseClosed where the stage is at another attempt by now; logs.BatchError.
     """
+    lease, _, step = _leased_step(agent, lease_id, number)
+    position = logs.append(step.pk, from_, data)
+    if position > from_:
+        events.log_grew(step.pk)
+    return Appended(position, lease.state == Lease.CLOSING, logs.pace_ms(step.pk))
+
+
+def take_reports(agent: Agent, lease_id: str, number: int, body: bytes) -> Taken:
+    """Take in the test reports of a step, whatever the state of its lease.
+
+    Raises: NotYours; LeaseClosed where the stage is at another attempt; reports.ReportError.
+    """
+    _, stage, _ = _leased_step(agent, lease_id, number)
+    return Taken(reports.store(stage, number, body))
+
+
+def _leased_step(agent: Agent, lease_id: str, number: int) -> tuple[Lease, Stage, Step]:
     found = _LEASED_STEP.first(lease_id, agent.pk, number)
     if found is None:
         raise NotYours("this lease, or this step of it, is not this agent's")
     lease, stage, step = found
     if lease.attempt != stage.attempt:
         raise LeaseClosed(f"lease {lease_id} has ended and its stage runs anew")
-    position = logs.append(step.pk, from_, data)
-    if position > from_:
-        events.log_grew(step.pk)
-    return Appended(position, lease.state == Lease.CLOSING, logs.pace_ms(step.pk))
+    return lease, stage, step
+
+
+def stage_at_work(agent: Agent, lease_id: str) -> Stage:
+    """The stage of a lease that has not ended, for what its steps ask while they run.
+
+    Raises: NotYours, LeaseClosed.
+    """
+    lease = _lease(agent, lease_id)
+    if lease.state == Lease.CLOSED or lease.attempt != lease.stage.attempt:
+        raise LeaseClosed(f"lease {lease_id} has ended")
+    return lease.stage
 
 
 def _take_lines(snapshot: Report, steps: Mapping[int, int]) -> dict[str, int]:

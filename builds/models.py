@@ -401,6 +401,7 @@ class Artifact(models.Model):
     path = models.CharField(max_length=1000)
     size_bytes = models.BigIntegerField()
     sha256 = models.CharField(max_length=64)
+    mode = models.PositiveIntegerField(default=0o644)
     key = models.CharField(max_length=250, help_text="where the store has it")
     created = models.DateTimeField()
     expires = models.DateTimeField(null=True, blank=True)
@@ -417,11 +418,15 @@ class TestCase(models.Model):
     __test__ = False
     repo = models.ForeignKey(Repo, on_delete=models.CASCADE)
     stage = models.ForeignKey(Stage, on_delete=models.CASCADE, related_name="tests")
+    step = models.PositiveIntegerField(help_text="the step's number: it replaces its own results")
     suite = models.CharField(max_length=500, blank=True)
     name = models.CharField(max_length=1000)
-    result = models.CharField(max_length=10)  # passed, failed, skipped
+    result = models.CharField(max_length=10)  # passed, failed, skipped; unread: a broken report
     duration_s = models.FloatField(default=0)
     message = models.TextField(blank=True)
+
+    class Meta:
+        indexes: ClassVar = [models.Index(fields=["stage", "step"], name="tests_by_step")]
 
 
 class Audit(models.Model):

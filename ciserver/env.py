@@ -230,6 +230,13 @@ SETTINGS: Final = (
         ("DRONE_S3_ENDPOINT",),
     ),
     Setting(
+        "artifact_limit_mb",
+        "5120",
+        "what the artifacts of one build may take together, in MiB",
+        _number(0),
+    ),
+    Setting("artifact_days", "30", "how long artifacts are kept at most; 0: forever", _number(0)),
+    Setting(
         "jsonnet_import_limit",
         "0",
         "files that a Jsonnet pipeline file may import; 0: none",
@@ -330,6 +337,8 @@ class Env:
     closing_s: int
     log_store: str
     log_store_endpoint: str
+    artifact_limit_mb: int
+    artifact_days: int
     jsonnet_import_limit: int
     starlark_step_limit: int
     starlark_size_limit: int

@@ -20,6 +20,14 @@ to run |
      |
 | `POST leases/{lease}/steps/{n}/log?from=P`  | zstd bytes         | 200 Appended
      |
+| `POST leases/{lease}/steps/{n}/reports`     | zstd bytes         | 200 Taken
+     |
+| `PUT leases/{lease}/artifacts/{path}?…`     | bytes (see Kept)   | 200 Kept
+     |
+| `GET leases/{lease}/artifacts?name=`        |                    | 200 Artifacts
+     |
+| `GET leases/{lease}/artifacts/{path}?offset=P` |                 | 200 bytes
+     |
 
 Errors are `{"message": text, "code": text}`: 400 malformed, 401 unknown or revoked token, 403 not
 this
@@ -40,6 +48,11 @@ PREFIX: Final = "/agent/v1/"
 MAX_BATCH_BYTES: Final = 4 * 1024 * 1024
 #: A line longer than this is cut into lines of this length.
 MAX_LINE_BYTES: Final = 64 * 1024
+#: What the reports of one step may have together, unpacked. They travel as one zstd frame of a
+#: header, `{"files": [[name, size], …]}` and LF, and the files one after the other.
+MAX_REPORTS_BYTES: Final = 16 * 1024 * 1024
+#: An artifact travels in parts of at most so many bytes, either way.
+MAX_PART_BYTES: Final = 4 * 1024 * 1024
 LOG_CONTENT_TYPE: Final = "application/zstd"
 
 
@@ -197,4 +210,44 @@ class Appended:
     next: int
     cancel: bool = False
     pace_ms: int = 1000
+    v: int = PROTOCOL
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """The answer to a step's reports: how many tests they had."""
+
+    tests: int = 0
+    v: int = PROTOCOL
+
+
+@dataclass(frozen=True, slots=True)
+class Kept:
+    """The answer to a part of an artifact: the server has every byte before `next`.
+
+    A part carries `upload` (16 hexadecimal digits of the agent's choice) and `offset`; one at 0
+    begins anew, one that is not at the end of what is there changes nothing. The last one, which
+    may be empty, also carries `size` and `sha256` of the whole, `mode` (decimal) and `expire_s` (0:
+    as the server is set), and with it the artifact is there, instead of an earlier one.
+    """
+
+    next: int
+    v: int = PROTOCOL
+
+
+@dataclass(frozen=True, slots=True)
+class ArtifactFile:
+    """A file that a stage of the build pushed."""
+
+    path: str
+    size_bytes: int = 0
+    sha256: str = ""
+    mode: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Artifacts:
+    """The file of a name, or all files below it, in the order of their paths."""
+
+    files: tuple[ArtifactFile, ...] = ()
     v: int = PROTOCOL

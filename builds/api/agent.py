@@ -18,13 +18,25 @@ from django.urls import path, re_path
 from django.views.decorators.csrf import csrf_exempt
 from django.views.decorators.http import require_http_methods
 
-from builds import claims, membership
+from builds import artifacts, claims, membership
 from builds.api.auth import bearer
 from builds.logs import BatchError
 from builds.models import Agent
+from builds.reports import ReportError
 from pipeline.errors import UserError
 from pipeline.spec import from_json, to_json
-from pipeline.wire import MAX_BATCH_BYTES, PREFIX, Claim, Join, Report
+from pipeline.wire import (
+    MAX_BATCH_BYTES,
+    MAX_PART_BYTES,
+    MAX_REPORTS_BYTES,
+    PREFIX,
+    ArtifactFile,
+    Artifacts,
+    Claim,
+    Join,
+    Kept,
+    Report,
+)
 
 RETRY_AFTER_S: Final = 2
 #: What a batch may weigh on the wire: data that does not compress, and the frame around it.
@@ -39,6 +51,9 @@ _STATUS: Final[Mapping[str, int]] = {
     "agent:not-yours": 403,
     "logs:complete": 409,
     "logs:too-large": 413,
+    "reports:too-large": 413,
+    "artifacts:too-large": 413,
+    "artifacts:too-many": 413,
 }
 _log = structlog.get_logger(__name__)
 
@@ -58,6 +73,9 @@ def answering(view: View) -> View:
             return _error(410, "lease:closed", str(fault))
         except UserError as fault:
             return _error(_STATUS.get(fault.code, 400), fault.code, str(fault))
+        except artifacts.ArtifactGone as fault:
+            _log.error("artifact.gone", path=request.path, error=str(fault))
+            return _error(404, "artifacts:gone", str(fault))
         except RequestDataTooBig:
             return _error(413, "request:too-large", "the request is too large")
         except DatabaseError as fault:
@@ -136,6 +154,58 @@ def append_log(request: HttpRequest, agent: Agent, lease: str, step: int) -> Htt
     return _json(claims.append_log(agent, lease, step, int(text), data))
 
 
+@require_http_methods(["POST"])
+@by_agent
+def take_reports(request: HttpRequest, agent: Agent, lease: str, step: int) -> HttpResponse:
+    """`POST leases/{lease}/steps/{n}/reports`: the test reports of a step, all of them."""
+    data = request.read(MAX_REPORTS_BYTES + 1)
+    if len(data) > MAX_REPORTS_BYTES:
+        raise ReportError(f"reports have at most {MAX_REPORTS_BYTES} bytes", "reports:too-large")
+    return _json(claims.take_reports(agent, lease, step, data))
+
+
+@require_http_methods(["GET"])
+@by_agent
+def list_artifacts(request: HttpRequest, agent: Agent, lease: str) -> HttpResponse:
+    """`GET leases/{lease}/artifacts?name=`: the files of a name in the lease's build."""
+    stage = claims.stage_at_work(agent, lease)
+    found = artifacts.found(stage.build_id, request.GET.get("name", ""))
+    files = [ArtifactFile(one.path, one.size_bytes, one.sha256, one.mode) for one in found]
+    return _json(Artifacts(tuple(files)))
+
+
+@require_http_methods(["GET", "PUT"])
+@by_agent
+def artifact(request: HttpRequest, agent: Agent, lease: str, path: str) -> HttpResponse:
+    """`GET`, `PUT leases/{lease}/artifacts/{path}?offset=`: a part of a file, out or in."""
+    stage = claims.stage_at_work(agent, lease)
+    offset = _number(request, "offset")
+    if request.method == "GET":
+        found = artifacts.one(stage.build_id, path)
+        if found is None:
+            return _error(404, "artifacts:unknown", f"there is no artifact {path}")
+        part = artifacts.part(found, offset)
+        return HttpResponse(part, content_type="application/octet-stream")
+    upload, data = request.GET.get("upload", ""), request.read(MAX_PART_BYTES + 1)
+    return _json(Kept(artifacts.add(stage, path, upload, offset, data, _end(request))))
+
+
+def _end(request: HttpRequest) -> artifacts.End | None:
+    """What the last part says of the whole; None for another part."""
+    if "size" not in request.GET:
+        return None
+    numbers = [_number(request, name) for name in ("size", "mode", "expire_s")]
+    size, mode, expire_s = numbers
+    return artifacts.End(size, request.GET.get("sha256", ""), mode or 0o644, expire_s)
+
+
+def _number(request: HttpRequest, name: str) -> int:
+    text = request.GET.get(name, "0")
+    if not text.isdecimal() or len(text) > 18:
+        raise UserError(f"{name}: expected a number", "request:malformed")
+    return int(text)
+
+
 def unknown(request: HttpRequest) -> HttpResponse:
     """Anything else below the prefix, in the protocol's words."""
     return _error(404, "request:unknown", f"the agent protocol has no {request.path}")
@@ -163,6 +233,9 @@ urlpatterns = [
     path(f"{_BASE}claims", claim),
     path(f"{_BASE}leases/<str:lease>", report),
     path(f"{_BASE}leases/<str:lease>/steps/<int:step>/log", append_log),
+    path(f"{_BASE}leases/<str:lease>/steps/<int:step>/reports", take_reports),
+    path(f"{_BASE}leases/<str:lease>/artifacts", list_artifacts),
+    path(f"{_BASE}leases/<str:lease>/artifacts/<path:path>", artifact),
     path(f"{_BASE}agents", join),
     path(f"{_BASE}agents/<int:agent_id>", leave),
     re_path(rf"^{_BASE}", csrf_exempt(unknown)),

@@ -10,7 +10,7 @@ from django.views.decorators.csrf import csrf_exempt
 from drf_spectacular.views import SpectacularAPIView
 
 from builds.api import agent
-from builds.api.views import badges, builds, logs, repos, secrets, system, templates, users
+from builds.api.views import badges, builds, logs, repos, results, secrets, system, templates, users
 
 
 def route(address: str, view: Any) -> URLPattern:
@@ -24,6 +24,8 @@ def _part(part: str) -> str:
     if not part.startswith("{"):
         return part
     name = part.strip("{}")
+    if name == "path":
+        return "(?P<path>.+?)"
     kind = r"\d+" if name in ("number", "stage", "step") else "[^/]+"
     return f"(?P<{name}>{kind})"
 
@@ -73,6 +75,9 @@ urlpatterns = [
     route(_LOG, logs.Log),
     route(_LOG + "/text", logs.LogText),
     route(_LOG + "/search", logs.LogSearch),
+    route(_BUILD + "/tests", results.Tests),
+    route(_BUILD + "/artifacts", results.Artifacts),
+    route(_BUILD + "/artifacts/{path}", results.OneArtifact),
     route("secrets", secrets.AllSecrets),
     route("secrets/{namespace}", secrets.OrgSecrets),
     route("secrets/{namespace}/{name}", secrets.OrgSecret),

@@ -9,7 +9,7 @@ import structlog
 from django.db.models import F, Max, Q
 from django.utils import timezone
 
-from builds import logs, transitions
+from builds import artifacts, logs, transitions
 from builds.models import Agent, Build, Lease, LoginLink, Stage, Step, StepLog
 from pipeline import states
 
@@ -32,6 +32,7 @@ def run_once(now: datetime | None = None) -> None:
     end_logs(moment)
     forget(moment)
     reap(moment)
+    artifacts.sweep(moment)
 
 
 def end_logs(now: datetime) -> None:
