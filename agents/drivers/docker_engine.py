@@ -31,6 +31,7 @@ log = structlog.get_logger(__name__)
 Answer = TypeVar("Answer")
 _CALL_S: Final = 300
 _CREATE_S: Final = 600
+_PIECE_BYTES: Final = 1024 * 1024
 
 
 class EngineAway(DriverError):
@@ -160,6 +161,38 @@ class Engine:
     def put(self, container: str, path: str, data: Iterable[bytes]) -> None:
         """Unpack a tar stream below `path` of a container that may not run yet."""
         self._call(lambda api: api.put_archive(container, path, iter(data)))
+
+    def stat(self, container: str, path: str) -> Mapping[str, Any] | None:
+        """What the engine says about a path of a container; None if nothing is there."""
+
+        def stat(api: Any) -> Mapping[str, Any]:
+            url = f"{api.base_url}/v{api.api_version}/containers/{container}/archive"
+            answer = api.head(url, params={"path": path}, timeout=_CALL_S)
+            self._check(answer)
+            text = base64.b64decode(answer.headers["X-Docker-Container-Path-Stat"])
+            return dict(json.loads(text))
+
+        try:
+            return self._call(stat)
+        except NotThere:
+            return None
+
+    def get(self, container: str, path: str) -> Iterator[bytes]:
+        """A tree of a container as a tar stream; names begin with the path's last part."""
+
+        def get(api: Any) -> Any:
+            url = f"{api.base_url}/v{api.api_version}/containers/{container}/archive"
+            answer = api.get(url, params={"path": path}, stream=True, timeout=_CALL_S)
+            self._check(answer)
+            return answer
+
+        answer = self._call(get)
+        try:
+            pieces = answer.iter_content(_PIECE_BYTES)
+            while (piece := self._call(lambda api: next(pieces, b""))) != b"":
+                yield piece
+        finally:
+            answer.close()
 
     def remove_container(self, container: str) -> None:
         """Kill and remove a container with its anonymous volumes; one that is not there is fine."""
@@ -298,43 +331,44 @@ class Engine:
 
 
 def _connect(options: Options) -> Any:
-    import docker
-    import docker.tls
-
-    tls: Any = None
-    address = options.docker_host
-    if options.docker_cert_path or options.docker_tls_verify:
-        folder = Path(options.docker_cert_path or "~/.docker").expanduser()
-        tls = docker.tls.TLSConfig(
-            client_cert=(str(folder / "cert.pem"), str(folder / "key.pem")),
-            ca_cert=str(folder / "ca.pem") if options.docker_tls_verify else None,
-            verify=options.docker_tls_verify,
-        )
-        address = address.replace("tcp://", "https://", 1)
-    pool = 4 * options.concurrency + 8
-    if address.startswith("unix://"):
-        return _connect_locally(address, pool)
-    return docker.APIClient(
-        address, version="auto", timeout=_CALL_S, tls=tls or False, max_pool_size=pool
-    )
-
-
-def _connect_locally(address: str, pool: int) -> Any:
+    """A client that speaks the engine's version of the protocol."""
     import docker
     from docker.constants import MINIMUM_DOCKER_API_VERSION
 
     from agents.drivers.docker_transport import UnixAdapter
 
+    tls = _certificates(options)
+    address = options.docker_host.replace("tcp://", "https://" if tls else "tcp://", 1)
+    pool = 4 * options.concurrency + 8
+
     def client(version: str) -> Any:
-        made = docker.APIClient(address, version=version, timeout=_CALL_S)
-        path = address.replace("unix://", "http+unix://", 1)
-        made.mount("http+docker://", UnixAdapter(path, _CALL_S, max_pool_size=pool))
+        made = docker.APIClient(
+            address, version=version, timeout=_CALL_S, tls=tls or False, max_pool_size=pool
+        )
+        # neither proxies nor other certificates of the agent's environment are for the engine
+        made.trust_env = False
+        if address.startswith("unix://"):
+            path = address.replace("unix://", "http+unix://", 1)
+            made.mount("http+docker://", UnixAdapter(path, _CALL_S, max_pool_size=pool))
         return made
 
     # asking for the version takes no version
     with contextlib.closing(client(MINIMUM_DOCKER_API_VERSION)) as any_version:
         version = any_version.version(api_version=False)["ApiVersion"]
     return client(version)
+
+
+def _certificates(options: Options) -> Any:
+    if not (options.docker_cert_path or options.docker_tls_verify):
+        return None
+    import docker.tls
+
+    folder = Path(options.docker_cert_path or "~/.docker").expanduser()
+    return docker.tls.TLSConfig(
+        client_cert=(str(folder / "cert.pem"), str(folder / "key.pem")),
+        ca_cert=str(folder / "ca.pem") if options.docker_tls_verify else None,
+        verify=options.docker_tls_verify,
+    )
 
 
 def _explained(fault: Any) -> str:
