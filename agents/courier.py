@@ -20,7 +20,7 @@ import structlog
 from agents.link import Link, LinkError, Stopped
 from agents.logs.batches import Batch, Packer
 from agents.logs.spool import Spool
-from pipeline.wire import Appended, LogPart, Pace, Report
+from pipeline.wire import Appended, LogPart, Pace, Report, Taken
 
 log = structlog.get_logger("agents.courier")
 
@@ -36,6 +36,9 @@ _AFTER_FAULT_S: Final = 1.0
 #: Bytes of lines that may ride in one report, and batches.
 _RIDING_BYTES: Final = 256 * 1024
 _RIDING_PARTS: Final = 32
+
+#: What a server says of lines it cannot take: they are left out, and the log goes on.
+_BAD_BATCH: Final = (400, 413, 422)
 
 #: Makes a report of the moment; the argument are log parts to put into it.
 Snapshot = Callable[[tuple[LogPart, ...]], Report]
@@ -91,6 +94,8 @@ class Courier:
         self._link, self._snapshot, self._on_cancel = link, snapshot, on_cancel
         self._report_s, self._clock = report_s, clock
         self._shipments: dict[int, Shipment] = {}
+        #: Packed test reports of steps, until the server has them.
+        self._results: dict[int, bytes] = {}
         self._packer: Packer | None = None
         #: Held during every call: the connection and the packer serve one thread at a time.
         self._calling = threading.Lock()
@@ -101,6 +106,7 @@ class Courier:
         #: The lease is closed for reports; batches may still be taken.
         self.closed = False
         self._gone = False
+        self._again = False
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -118,6 +124,12 @@ class Courier:
         """Ship this step's log from now on."""
         with self._news:
             self._shipments[number] = Shipment(spool)
+
+    def add_results(self, number: int, body: bytes) -> None:
+        """Deliver a step's packed test reports, at the latest before the last report."""
+        with self._news:
+            self._results[number] = body
+            self._news.notify()
 
     def changed(self) -> None:
         """A status changed: tell the server soon."""
@@ -144,10 +156,19 @@ class Courier:
         if self._thread is not None:
             self._thread.join()
         if self._waiting_bytes() > _RIDING_BYTES:
-            self._ship_all()
+            self.ship_all()
         self._report()
-        while not self._gone and not all(one.is_complete for _, one in self._list()):
-            self._ship_all()
+        while not all(one.is_complete for _, one in self._list()):
+            if not self.ship_all():
+                return
+
+    def ship_all(self) -> bool:
+        """Send all lines there are; False if nothing could be sent. Raises: Stopped."""
+        sent = False
+        for number, shipment in self._list():
+            while not self._gone and not shipment.is_complete and self._ship(number, shipment):
+                sent = True
+        return sent
 
     def stop(self) -> None:
         """Tell nothing more by itself."""
@@ -180,6 +201,7 @@ class Courier:
             due = shipment.due()
             if due is not None and due <= now and not self._gone:
                 self._ship(number, shipment)
+        self._ship_results()
         with self._news:
             wait = self._next_turn() - self._clock()
             if wait > 0 and not self._closing:
@@ -199,7 +221,7 @@ class Courier:
 
     def _next_turn(self) -> float:
         now = self._clock()
-        times = [self._report_due(), now + self._report_s]
+        times = [now if self._results else self._report_due(), now + self._report_s]
         for shipment in self._shipments.values():
             due = None if self._gone else shipment.due()
             silent = shipment.spool.silent_since
@@ -210,6 +232,12 @@ class Courier:
     # --- calls ---
 
     def _report(self) -> None:
+        self._again = True
+        while self._again:
+            self._again = False
+            self._report_once()
+
+    def _report_once(self) -> None:
         with self._calling:
             if self.closed:
                 return
@@ -221,7 +249,7 @@ class Courier:
             try:
                 pace = self._link.put(self._path, message, Pace)
             except LinkError as fault:
-                self._refused(fault)
+                self._refused(fault, parts)
                 return
             if pace is not None:
                 self._take_pace(pace, parts)
@@ -236,18 +264,20 @@ class Courier:
         if pace.cancel:
             self._on_cancel("cancelled")
 
-    def _refused(self, fault: LinkError) -> None:
-        """The lease is closed (410), or nothing of it is known or ours any more."""
+    def _refused(self, fault: LinkError, parts: list[tuple[LogPart, Batch]]) -> None:
+        """The lease is closed (410), or nothing of it is known or ours any more.
+
+        If it was for the lines in it, the report is told without them.
+        """
         log.warning("lease.refused", lease=self._path, status=fault.status, reason=str(fault))
+        if fault.status in _BAD_BATCH and parts:
+            for part, batch in parts:
+                self._shipments[part.step].advance(batch.end, self._clock())
+            self._again = True
+            return
         self.closed = True
         self._gone = self._gone or fault.status != 410
         self._on_cancel(f"the server closed the lease: {fault}")
-
-    def _ship_all(self) -> None:
-        for number, shipment in self._list():
-            while not self._gone and not shipment.is_complete:
-                if not self._ship(number, shipment):
-                    break
 
     def _ship(self, number: int, shipment: Shipment) -> bool:
         """Send one batch; False if there was none to send."""
@@ -269,9 +299,23 @@ class Courier:
                     self._on_cancel("cancelled")
             return True
 
+    def _ship_results(self) -> None:
+        """Send the test reports that wait."""
+        while True:
+            with self._news:
+                number = next(iter(self._results), None)
+                body = b"" if number is None else self._results.pop(number)
+            if number is None or self._gone:
+                return
+            with self._calling:
+                try:
+                    self._link.post_bytes(f"{self._path}/steps/{number}/reports", body, Taken)
+                except LinkError as fault:
+                    log.error("results.refused", lease=self._path, reason=str(fault))
+
     def _batch_refused(self, fault: LinkError, shipment: Shipment, batch: Batch) -> None:
         log.error("batch.refused", lease=self._path, status=fault.status, reason=str(fault))
-        if fault.status in (400, 413, 422):
+        if fault.status in _BAD_BATCH:
             shipment.advance(batch.end, self._clock())
         else:
             self._gone = True

@@ -42,6 +42,7 @@ def deliver(lease: Lease, link: Link) -> None:
     courier = Courier(lease.key, link, snapshot, report_s=_NEVER_S, on_cancel=lambda reason: None)
     for number, spool in spools.items():
         courier.add(number, spool)
+    courier.ship_all()
     courier.finish()
     for spool in spools.values():
         spool.close()

@@ -221,7 +221,8 @@ class StageRun:
         if self._session is not None:
             self._session.close()
         for number, job in self._jobs.items():
-            job.spool.give_up()
+            if self._walk.stopped_for:
+                job.spool.give_up()
             if job.thread is not None:
                 job.thread.join(GIVE_UP_S)
             self._finish_log(number, job)

@@ -20,7 +20,7 @@ from pipeline import states
 from pipeline.spec import CLONE, SERVICE, CloneSpec, Retry, StageSpec
 from pipeline.wire import Orders
 from tests.agents.conftest import stage, step
-from tests.agents.double import JOIN_TOKEN, Double, Lease
+from tests.agents.double import JOIN_TOKEN, Answer, Double, Lease
 from tests.services import wait_for
 
 Make = Callable[..., Agent]
@@ -398,6 +398,26 @@ def test_live_lines_go_at_once_while_somebody_watches(
     go.touch()
     double.wait_done()
     assert lease.logs[1].lines[-2:] == [b"two: ", b"three"]
+
+
+@pytest.mark.parametrize("kind", ["batch", "report"])
+def test_lines_that_the_server_cannot_take_do_not_stop_a_stage(
+    make_agent: Make, double: Double, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, refused = double._append, [1]
+
+    def sometimes(lease: Lease, number: int, start: int, data: bytes) -> int:
+        if refused:
+            refused.pop()
+            lease.logs[number].next += 10_000 if kind == "batch" else 2
+            raise Answer(400, "logs:malformed", "no batch")
+        return append(lease, number, start, data)
+
+    monkeypatch.setattr(double, "_append", sometimes)
+    many = "i=0; while [ $i -lt 100000 ]; do echo 'line of some length' $i; i=$((i+1)); done"
+    lease = run(make_agent(), double, stage(step("a", many if kind == "batch" else "echo x")))
+    assert lease.last.status == states.SUCCESS
+    assert lease.done
 
 
 # --- identity ---

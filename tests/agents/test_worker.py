@@ -17,7 +17,7 @@ from pipeline import states
 from pipeline.routing import TICKET_TASK, TICKET_TRANSPORT
 from tests.agents.conftest import stage, step
 from tests.agents.double import JOIN_TOKEN, Double
-from tests.services import Redis, redis, running, wait_for
+from tests.services import Redis, free_port, redis, running, short_folder, wait_for
 
 pytestmark = pytest.mark.service
 QUEUE = "ci.q.exec.linux.amd64"
@@ -36,8 +36,10 @@ def server(broker: Redis) -> Iterator[Double]:
 
 
 @contextlib.contextmanager
-def worker(server: Double, folder: Path, *flags: str) -> Iterator[subprocess.Popen[bytes]]:
-    """A running `celery -A agents worker` that has joined."""
+def worker(
+    server: Double, folder: Path, *flags: str, joined: bool = True
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A running `celery -A agents worker`, by default one that has joined."""
     argv = [sys.executable, "-m", "celery", "-A", "agents", "worker", *flags]
     environ = {
         "PATH": os.environ["PATH"],
@@ -50,10 +52,13 @@ def worker(server: Double, folder: Path, *flags: str) -> Iterator[subprocess.Pop
         "CISERVER_AGENT_EXEC_UNTRUSTED": "true",
         "CISERVER_AGENT_BACKOFF": "1s",
     }
-    joins = len(server.joins)
+    joins = server.calls.count("join")
     with running(argv, folder / "agent.log", environ) as process:
         try:
-            server.wait(lambda: len(server.joins) > joins or process.poll() is not None)
+            if joined:
+                server.wait(
+                    lambda: server.calls.count("join") > joins or process.poll() is not None
+                )
             yield process
         finally:
             print((folder / "agent.log").read_text())
@@ -98,6 +103,52 @@ def test_a_second_sigterm_cancels_what_runs(server: Double, broker: Redis, tmp_p
         assert process.wait(60) == 0
     assert lease.last.status == states.KILLED
     assert lease.last.done
+
+
+def test_it_takes_tickets_again_after_redis_was_away(server: Double, tmp_path: Path) -> None:
+    with short_folder() as folder, contextlib.ExitStack() as first:
+        broker = Redis(free_port(), folder)
+        server.broker_url = broker.url
+        first.enter_context(broker.run())
+        with worker(server, tmp_path):
+            server.wait(lambda: "claim" in server.calls)
+            first.close()
+            log = tmp_path / "agent.log"
+            wait_for("the loss", lambda: "onnection to broker" in log.read_text())
+            with broker.run():
+                server.add(stage(step("hello", "echo hello")))
+                ring(broker)
+                (lease,) = server.wait_done()
+        assert lease.last.status == states.SUCCESS
+
+
+def test_it_ends_while_redis_is_away(server: Double, tmp_path: Path) -> None:
+    server.broker_url = f"redis://127.0.0.1:{free_port()}/0"
+    with worker(server, tmp_path) as process:
+        log = tmp_path / "agent.log"
+        wait_for("the failure", lambda: "Cannot connect to redis" in log.read_text())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    assert server.left == ["INTERRUPTED"]
+
+
+def test_a_refused_join_is_one_sentence_and_exit_code_1(server: Double, tmp_path: Path) -> None:
+    server.refuse_join = (403, "this join token has expired")
+    with worker(server, tmp_path) as process:
+        assert process.wait(60) == 1
+    text = (tmp_path / "agent.log").read_text()
+    assert "refused this agent: this join token has expired" in text
+    assert "Traceback" not in text
+
+
+def test_it_ends_while_it_waits_for_its_server(server: Double, tmp_path: Path) -> None:
+    server.away()
+    with worker(server, tmp_path, joined=False) as process:
+        log = tmp_path / "agent.log"
+        wait_for("a try", lambda: log.exists() and "Attempting to reconnect" in log.read_text())
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 0
+    assert not server.joins
 
 
 def test_a_wrong_option_is_one_line_and_exit_code_2(server: Double, tmp_path: Path) -> None:
