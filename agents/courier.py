@@ -157,6 +157,7 @@ class Courier:
             self._thread.join()
         if self._waiting_bytes() > _RIDING_BYTES:
             self.ship_all()
+        self._ship_results()
         self._report()
         while not all(one.is_complete for _, one in self._list()):
             if not self.ship_all():

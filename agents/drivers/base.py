@@ -7,7 +7,7 @@ long as one step. The clone is not a driver's business: `agents.clone` puts the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -102,6 +102,12 @@ class Session(Protocol):
         """Start a step (not the clone). `environ` is complete: secrets, status variables, settings.
 
         Raises: DriverError.
+        """
+
+    def collect(self, step: StepSpec) -> Iterable[tuple[str, bytes]]:
+        """Names and contents of the test reports that a step which has ended left behind.
+
+        Raises, also while it is iterated: DriverError, OSError.
         """
 
     def close(self) -> None:

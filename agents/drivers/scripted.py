@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import shutil
 import threading
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
+from agents import results
 from agents.drivers.base import EXIT_ERROR, EXIT_KILLED, DriverError, Outcome, Room, Sink
 from pipeline.spec import StageSpec, StepSpec
 
@@ -63,6 +64,10 @@ class ScriptedSession:
         process = ScriptedProcess(self._driver, self._room, step, environ, sink)
         self._processes.append(process)
         return process
+
+    def collect(self, step: StepSpec) -> Iterator[tuple[str, bytes]]:
+        """Read the step's reports in the checkout."""
+        return results.on_disk(self._room.source, results.clean(step.reports))
 
     def close(self) -> None:
         """End every process."""
