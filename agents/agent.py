@@ -25,6 +25,7 @@ import structlog
 from agents import hooks, policy
 from agents.cache.settings import exports
 from agents.drivers.base import EXIT_ERROR, Driver, DriverError
+from agents.extensions import extend
 from agents.hooks import HookError, Reason
 from agents.link import Gate, Link, LinkError, Stopped
 from agents.options import Options
@@ -347,7 +348,7 @@ class Agent:
         reason = policy.refusal(spec, self.options, name)
         if reason is not None:
             raise Refused(reason)
-        amended = policy.amend(spec, self.options)
+        amended = extend(policy.amend(spec, self.options), self.options)
         named = {**exports(spec, self.options), **amended.environment}
         return replace(amended, environment=named)
 
