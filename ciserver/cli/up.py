@@ -36,6 +36,8 @@ def up(
     """Start everything on this machine: web, worker, agent, Redis. Ctrl-C stops it."""
     settings = _settings()
     terminal = Terminal()
+    for name in env.unknown():
+        terminal.line(f"{name} is no setting of this server; docs/settings.md lists them all")
     with _data_dir(settings), _listen(settings) as listener:
         keys.ensure(settings.data_dir)
         settings = _settings()
