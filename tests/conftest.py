@@ -25,7 +25,7 @@ _HOME = Path(tempfile.mkdtemp(prefix="ciserver-tests-"))
 
 # Before Django reads its settings: nothing of this machine's own environment may reach a test.
 _DATABASE = os.environ.get("CISERVER_TEST_DATABASE_URL", "")
-for _name in [name for name in os.environ if name.startswith(("CISERVER_", "DRONE_"))]:
+for _name in [name for name in os.environ if name.startswith(("CISERVER_", "DRONE_", "GIT_"))]:
     if _name != "CISERVER_CORPUS":  # where the tests' own material is
         del os.environ[_name]
 if _DATABASE:  # tests/builds/test_postgres.py runs the domain's tests again like this
