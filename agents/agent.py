@@ -255,7 +255,8 @@ class Agent:
         except HookError as fault:
             log.error("claim.no-environment", reason=str(fault))
             environ = {}
-        question = Claim(nonce, self.queues, environ, tuple(sorted(self.options.secrets)))
+        mine = tuple(sorted(self.options.secrets))
+        question = Claim(nonce, self.queues, environ, mine, only=self.options.job_id)
         try:
             claimed = link.post("claims", question, Claimed)
         except LinkError as fault:

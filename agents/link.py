@@ -191,6 +191,13 @@ class Link:
         """POST a log batch, patiently. Raises: LinkError, Stopped."""
         return self._patiently("POST", path, data, LOG_CONTENT_TYPE, cls)
 
+    def ask(self, method: str, path: str, data: bytes = b"") -> bytes:
+        """A call with any body and answer, tried once.
+
+        Raises: LinkError, OSError, http.client.HTTPException.
+        """
+        return self._once(method, path, data, "application/octet-stream" if data else "", 0.0)
+
     def _message(
         self,
         method: str,
@@ -270,9 +277,18 @@ class Link:
         self._used = time.monotonic()
         self.server_date = response.headers.get("Date", "")
         self.gate.note_answer()
+        self._dump(method, path, data, response.status, body)
         if response.status >= 300:
             raise _refusal(response.status, body)
         return b"" if response.status == 204 else body
+
+    def _dump(self, method: str, path: str, data: bytes, status: int, body: bytes) -> None:
+        """Log a call, if the options ask for it: for whoever looks for what goes wrong."""
+        options = self._options
+        if not (options.rpc_dump_http or options.rpc_dump_http_body):
+            return
+        said = {"asked": data, "answered": body} if options.rpc_dump_http_body else {}
+        log.info("rpc.call", method=method, path=path, status=status, **said)
 
     def _target(self, path: str) -> str:
         target = self._base + path

@@ -211,8 +211,11 @@ class Options:
         shown="made at the first start and kept",
     )
     name_from_env: str = _text("", "The variable that holds the name.", semaphore=True)
-    job_id: str = _text(
-        "", "Run only this stage's build; needs `disconnect-after-job`.", semaphore=True
+    job_id: int = _number(
+        0,
+        "Run only the stage with this id, then leave; needs `disconnect-after-job`.",
+        semaphore=True,
+        shown="any",
     )
     concurrency: int = _number(
         2,
@@ -518,7 +521,7 @@ class Options:
     ui_password: str = _text("", "Password of the status page.", "DRONE_UI_PASSWORD", secret=True)
     ui_realm: str = _text("MyRealm", "Realm of the status page.", "DRONE_UI_REALM")
     debug: bool = _flag(False, "Log more: the same as `log-level` debug.", "DRONE_DEBUG")
-    trace: bool = _flag(False, "Log most: every call to the server.", "DRONE_TRACE")
+    trace: bool = _flag(False, "Log most: `log-level` trace, and `rpc-dump-http`.", "DRONE_TRACE")
     log_level: str = _text(
         "info",
         "How much is logged.",
@@ -531,10 +534,12 @@ class Options:
         Synonym("SEMAPHORE_AGENT_LOG_FILE_PATH"),
     )
     rpc_dump_http: bool = _flag(
-        False, "Log every call to the server with its headers.", "DRONE_RPC_DUMP_HTTP"
+        False, "Log every call to the server and how it was answered.", "DRONE_RPC_DUMP_HTTP"
     )
     rpc_dump_http_body: bool = _flag(
-        False, "Log bodies of calls as well.", "DRONE_RPC_DUMP_HTTP_BODY"
+        False,
+        "Log what is said in these calls as well. There are secrets in it.",
+        "DRONE_RPC_DUMP_HTTP_BODY",
     )
 
     state_dir: Path = _path(  # noqa: RUF009 - it makes a field

@@ -440,6 +440,7 @@ def _settle(options: Options, environ: Mapping[str, str]) -> Options:
     changes: dict[str, Any] = {
         "state_dir": options.state_dir.expanduser(),
         "log_level": _log_level(options),
+        "rpc_dump_http": options.rpc_dump_http or options.trace,
     }
     if "arch" not in options.sources:
         changes["arch"] = _ARCHES.get(platform.machine(), options.arch)

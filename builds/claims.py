@@ -104,7 +104,7 @@ def claim(agent: Agent, question: Claim) -> Claimed | None:
         if not may_claim(agent):
             return None
         with _turn():
-            stage_id = next_stage(agent)
+            stage_id = next_stage(agent, question.only)
             if stage_id is None:
                 return None
             claimed = _take(agent, question, stage_id)

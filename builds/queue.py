@@ -23,42 +23,51 @@ _WITHIN_LIMITS = f"""
     (s."limit" = 0 OR ({_BEFORE} AND o.name = s.name) < s."limit")
     AND (s.throttle = 0 OR ({_BEFORE}) < s.throttle)"""
 _NEXT = f"""
-    SELECT s.id, s.build_id FROM {_STAGE} s
+    SELECT s.id, s.repo_id, s."limit" + s.throttle FROM {_STAGE} s
     JOIN {_BUILD} b ON b.id = s.build_id
     JOIN {_REPO} r ON r.id = s.repo_id
     LEFT JOIN (SELECT repo_id, COUNT(*) AS running FROM {_STAGE} WHERE status = 'running'
                GROUP BY repo_id) f ON f.repo_id = s.repo_id
     WHERE s.status = 'pending' AND %(queues)s AND %(repos)s
     AND (s.variant = '' OR s.variant = %%s) AND (s.kernel = '' OR s.kernel = %%s)
+    AND (%%s = 0 OR s.id = %%s)
     AND {_WITHIN_LIMITS}
     AND NOT EXISTS (SELECT 1 FROM {_STATE} WHERE key = '{PAUSED}')
     ORDER BY b.priority DESC, COALESCE(f.running, 0), s.id LIMIT 1 %(lock)s
 """  # noqa: S608 - only constants and placeholders are put in
 
 
-def next_stage(agent: Agent) -> int | None:
+def next_stage(agent: Agent, only: int = 0) -> int | None:
     """The pending stage an agent is to run next, by priority, fair share between repos and age.
+
+    `only` is the id of the one stage it is for, if it is for one.
 
     Chosen in one statement. On PostgreSQL the stage's build is locked until the transaction ends;
     builds that others hold are passed over, and waited for only if nothing else is left.
     """
     if not connection.features.has_select_for_update:
-        return _choose(agent, "")
+        found = _choose(agent, only, "")
+        return found[0] if found else None
     while True:
-        found = _choose(agent, "FOR UPDATE OF b SKIP LOCKED") or _choose(agent, "FOR UPDATE OF b")
-        if found is None or _still_next(found):
-            return found
+        found = _choose(agent, only, "FOR UPDATE OF b SKIP LOCKED")
+        found = found or _choose(agent, only, "FOR UPDATE OF b")
+        if found is None:
+            return None
+        stage_id, repo_id, limits = found
+        if not limits or _still_next(stage_id, repo_id):
+            return stage_id
 
 
-def _choose(agent: Agent, lock: str) -> int | None:
-    query, values = _query(agent, lock)
+def _choose(agent: Agent, only: int, lock: str) -> tuple[int, int, int] | None:
+    """Ids of stage and repo, and whether there are limits; not 0 if so."""
+    query, values = _query(agent, only, lock)
     with connection.cursor() as cursor:
         cursor.execute(query, values)
-        row = cursor.fetchone()
-    return row[0] if row else None
+        row: tuple[int, int, int] | None = cursor.fetchone()
+    return row
 
 
-def _query(agent: Agent, lock: str) -> tuple[str, list[Any]]:
+def _query(agent: Agent, only: int, lock: str) -> tuple[str, list[Any]]:
     own, subset = own_queues(agent), subset_queues(agent)
     queues = f"(s.queue IN ({_marks(own)})"
     values: list[Any] = [*own]
@@ -67,7 +76,7 @@ def _query(agent: Agent, lock: str) -> tuple[str, list[Any]]:
         values += subset
     repos = repos_in_bounds(agent)
     bound = "TRUE" if repos is None else f"s.repo_id IN ({_marks(repos)})"
-    values += [*(repos or ()), agent.variant, agent.kernel]
+    values += [*(repos or ()), agent.variant, agent.kernel, only, only]
     return _NEXT % {"queues": queues + ")", "repos": bound, "lock": lock}, values
 
 
@@ -75,15 +84,12 @@ def _marks(values: Sequence[object]) -> str:
     return ", ".join(["%s"] * len(values)) or "NULL"
 
 
-def _still_next(stage_id: int) -> bool:
+def _still_next(stage_id: int, repo_id: int) -> bool:
     """Whether a chosen stage is within its limits now that its repo is locked.
 
     The choice saw the limits of a moment ago; two choices may have passed each other.
     """
-    stage = Stage.objects.filter(pk=stage_id).values("limit", "throttle", "repo_id").get()
-    if not stage["limit"] and not stage["throttle"]:
-        return True
-    Repo.objects.select_for_update(of=("self",)).get(pk=stage["repo_id"])
+    Repo.objects.select_for_update(of=("self",)).get(pk=repo_id)
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT 1 FROM {_STAGE} s WHERE s.id = %s AND s.status = %s AND {_WITHIN_LIMITS}",  # noqa: S608 - constants

@@ -131,6 +131,8 @@ class Claim:
     queues: Strings = ()
     environ: Pairs = field(default_factory=dict)
     secrets: Strings = ()
+    #: The id of the one stage this agent is for; 0: any.
+    only: int = 0
     v: int = PROTOCOL
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import structlog
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -61,13 +62,27 @@ def test_it_repeats_until_there_is_an_answer(link: Link, double: Double, fault: 
 def test_it_says_when_it_tries_again(
     link: Link, double: Double, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    import structlog
-
     double.fault("join", "drop", 4)
     with structlog.testing.capture_logs() as lines:
         link.post("agents", JOIN, Joined)
     assert lines
     assert all(line["event"].startswith("Attempting to reconnect in ") for line in lines)
+
+
+@pytest.mark.parametrize("body", [False, True])
+def test_calls_are_logged_for_who_asks_and_their_token_never(
+    options: Options, gate: Gate, body: bool
+) -> None:
+    one = Link(replace(options, rpc_dump_http=True, rpc_dump_http_body=body), gate)
+    one.token = JOIN_TOKEN
+    with structlog.testing.capture_logs() as lines:
+        one.post("agents", JOIN, Joined)
+    one.close()
+    assert [(line["method"], line["path"], line["status"]) for line in lines] == [
+        ("POST", "agents", 200)
+    ]
+    assert ("asked" in lines[0]) is body
+    assert JOIN_TOKEN not in str(lines)
 
 
 def test_a_refusal_is_an_error_with_the_servers_words(link: Link, double: Double) -> None:
@@ -271,8 +286,6 @@ def test_an_unknown_authority_is_not(options: Options, gate: Gate, certificates:
 def test_skip_verify_trusts_anybody_and_warns(
     options: Options, gate: Gate, certificates: Path
 ) -> None:
-    import structlog
-
     with structlog.testing.capture_logs() as lines:
         answer = join_over_tls(replace(options, skip_verify=True), gate, secure(certificates))
     assert answer is not None

@@ -220,6 +220,14 @@ def test_a_one_shot_agent_takes_one_stage_at_a_time() -> None:
     assert load(["--disconnect-after-job"], TWO).concurrency == 1
 
 
+def test_tracing_shows_calls() -> None:
+    assert load(["--trace"], TWO).rpc_dump_http
+
+
+def test_an_agent_may_be_for_one_stage() -> None:
+    assert load(["--job-id", "7", "--disconnect-after-job"], TWO).job_id == 7
+
+
 def test_a_password_turns_the_status_page_on() -> None:
     assert load([], {**TWO, "DRONE_UI_PASSWORD": "x"}).http_bind == ":3000"
 

@@ -47,6 +47,14 @@ def test_oldest_first_then_priority(agent: Agent, make_repo: Callable[..., Repo]
     assert next_stage(agent) == first.pk
 
 
+def test_an_agent_for_one_stage_gets_no_other(agent: Agent, make_repo: Callable[..., Repo]) -> None:
+    repo = make_repo()
+    _, mine = pend(repo), pend(repo)
+    assert next_stage(agent, mine.pk) == mine.pk
+    run(mine)
+    assert next_stage(agent, mine.pk) is None
+
+
 def test_repos_share_fairly(agent: Agent, make_repo: Callable[..., Repo]) -> None:
     busy, quiet = make_repo(name="busy"), make_repo(name="quiet")
     run(pend(busy))
