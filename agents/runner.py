@@ -9,6 +9,7 @@ from __future__ import annotations
 import queue
 import secrets
 import shutil
+import tarfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -19,6 +20,9 @@ from typing import Final, Protocol
 
 import structlog
 
+from agents import results
+from agents.artifacts import Shelf
+from agents.cache.shim import ARTIFACT
 from agents.clone import CloneProcess
 from agents.courier import FIRST_BATCH_S, Courier
 from agents.drivers.base import (
@@ -196,7 +200,8 @@ class StageRun:
 
     def _open(self) -> None:
         try:
-            self._room = make_room(self._options.work_dir)
+            shelf = Shelf(self._options, self._link.gate, self.lease.key)
+            self._room = replace(make_room(self._options.work_dir), tools={ARTIFACT: shelf})
             self.spec = self._house.admit(self.spec)
             with self._lock:
                 self._walk = Walk(self.spec)
@@ -405,12 +410,28 @@ class StageRun:
                 process = self._process(step, job)
                 job.attach(process)
                 outcome = process.wait()
+            if step.spec.reports and not self._cancelled.is_set():
+                self._collect(step, job)
         except DriverError as fault:
             outcome = Outcome(EXIT_ERROR, error=str(fault))
         except Exception as fault:
             log.exception("step.broke", lease=self.lease.key, step=step.spec.number)
             outcome = Outcome(EXIT_ERROR, error=f"the agent failed: {fault!r}")
         self._events.put(Ended(step.spec.number, outcome))
+
+    def _collect(self, step: StepState, job: Job) -> None:
+        """Have the step's test reports sent; what goes wrong is said in its log."""
+        assert self._session is not None  # noqa: S101 - the step ran in it
+        try:
+            files = results.gather(self._session.collect(step.spec))
+        except (DriverError, OSError, tarfile.TarError, results.TooMuch) as fault:
+            job.spool.write(f"[ci] the reports cannot be taken: {fault}\n".encode())
+            return
+        if files:
+            self._courier.add_results(step.spec.number, results.pack(files))
+        else:
+            wanted = ", ".join(step.spec.reports)
+            job.spool.write(f"[ci] reports: there is no file {wanted}\n".encode())
 
     def _process(self, step: StepState, job: Job) -> Process:
         with self._lock:

@@ -17,9 +17,9 @@ from typing import Final, Protocol
 
 from agents.cache.shim import Request, parse
 
-_ASK: Final = re.compile(r"([0-9]+\.[0-9]+)\.ask")
-_MAX_REQUEST_BYTES: Final = 256 * 1024
-_MAX_REQUESTS: Final = 10_000
+ASK: Final = re.compile(r"([0-9]+\.[0-9]+)\.ask")
+MAX_REQUEST_BYTES: Final = 256 * 1024
+MAX_REQUESTS: Final = 10_000
 _TICK_NS: Final = 100_000_000
 
 
@@ -42,18 +42,22 @@ class Box(Protocol):
         """Nothing is asked any more."""
 
 
+def make_folder(folder: Path, user: pwd.struct_passwd | None = None) -> None:
+    """Make a directory that a step may write to, before anything of the step runs."""
+    folder.mkdir(parents=True, exist_ok=True)
+    if user is not None:
+        folder.chmod(0o700)
+        os.chown(folder, user.pw_uid, user.pw_gid)
+    else:
+        folder.chmod(0o777)  # whoever the step is; nobody else gets as far as here
+
+
 class FolderBox:
-    """A directory of this host, bound into the container or used as it is."""
+    """A directory of this host that `make_folder` made, used as it is or bound into a container."""
 
     every_s = 0.05
 
-    def __init__(self, folder: Path, user: pwd.struct_passwd | None = None) -> None:
-        folder.mkdir(parents=True)
-        if user is not None:
-            folder.chmod(0o700)
-            os.chown(folder, user.pw_uid, user.pw_gid)
-        else:
-            folder.chmod(0o777)  # whoever the step is; nobody else gets as far as here
+    def __init__(self, folder: Path) -> None:
         self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
         self._seen: set[str] = set()
         self._changed = 0
@@ -65,8 +69,8 @@ class FolderBox:
             return []
         found, open_ones = [], False
         for name in os.listdir(self._folder):  # noqa: PTH208 - by the open directory
-            match = _ASK.fullmatch(name)
-            if match is None or match[1] in self._seen or len(self._seen) >= _MAX_REQUESTS:
+            match = ASK.fullmatch(name)
+            if match is None or match[1] in self._seen or len(self._seen) >= MAX_REQUESTS:
                 continue
             request = self._take(name)
             if request is None:
@@ -89,7 +93,7 @@ class FolderBox:
         try:
             if not stat.S_ISREG(os.fstat(file).st_mode):
                 return None
-            request = parse(os.read(file, _MAX_REQUEST_BYTES).decode(errors="replace"))
+            request = parse(os.read(file, MAX_REQUEST_BYTES).decode(errors="replace"))
             if request is not None:
                 os.ftruncate(file, 0)
             return request
@@ -97,8 +101,9 @@ class FolderBox:
             os.close(file)
 
     def answer(self, id_: str, text: str) -> None:
-        """Write beside and rename: it is there whole."""
+        """Write the answer, then the sign that it is whole."""
         self._write(f"{id_}.answer", text)
+        self._write(f"{id_}.done", "")
 
     def beat(self, count: int) -> None:
         """Write a number."""

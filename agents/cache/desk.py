@@ -1,4 +1,4 @@
-"""The agent's desk for the cache: looks into the boxes of running steps and has requests served.
+"""The agent's desk: looks into the boxes of running steps and has what they ask for done.
 
 There is no thread while there is no box.
 """
@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Final
 
@@ -19,7 +19,7 @@ from agents.cache.backends.registry import open_backend
 from agents.cache.box import Box
 from agents.cache.place import Place
 from agents.cache.settings import Scope, of_agent, of_step, project_id, scope
-from agents.drivers.base import Outcome, Process
+from agents.drivers.base import Outcome, Process, Tool
 from agents.option_table import Options
 from pipeline.spec import StageSpec
 
@@ -82,11 +82,17 @@ class Desk:
         self._thread: threading.Thread | None = None
         self._pool: ThreadPoolExecutor | None = None
 
-    def open(self, spec: StageSpec, box: Box, places: Places) -> Counter:
-        """Serve a step from now on until `close` is called with what is returned."""
+    def open(self, spec: StageSpec, box: Box, places: Places, tools: Mapping[str, Tool]) -> Counter:
+        """Serve a step from now on until `close` is called with what is returned.
+
+        `tools` are those besides the cache.
+        """
 
         def serve(request: shim.Request, stopped: Callable[[], bool]) -> str:
-            return self._serve(spec, places, request, stopped)
+            if request.tool == shim.CACHE:
+                return self._serve(spec, places, request, stopped)
+            tool = tools.get(request.tool)
+            return _use(request.tool, tool, request.words, places(request.cwd, stopped), stopped)
 
         counter = Counter(box, serve)
         with self._lock:
@@ -170,6 +176,21 @@ class Desk:
 
         place = places(request.cwd, stopped)
         return commands.Context(settings, backend, where, place, request.given, stopped)
+
+
+def _use(
+    name: str, tool: Tool | None, words: Sequence[str], place: Place, stopped: Callable[[], bool]
+) -> str:
+    """The answer of another tool, whatever happens."""
+    if tool is None:
+        return shim.answer(1, [], [f"{name}: there is no server to ask here"], [])
+    try:
+        found = tool.run(words, place, stopped)
+    except Exception as fault:
+        log.exception("tool.broke", tool=name)
+        return shim.answer(1, [], [f"{name}: the agent failed: {fault!r}"], [])
+    log.info("tool.served", tool=name, command=next(iter(words), ""), code=found.code)
+    return shim.answer(found.code, found.out, found.err, found.metrics)
 
 
 class Served:

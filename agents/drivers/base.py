@@ -7,12 +7,16 @@ long as one step. The clone is not a driver's business: `agents.clone` puts the 
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Protocol
+from typing import TYPE_CHECKING, Protocol
 
 from pipeline.spec import StageSpec, StepSpec
+
+if TYPE_CHECKING:
+    from agents.cache.commands import Answer
+    from agents.cache.place import Place
 
 #: Exit codes of steps that did not end by themselves. Source: Drone (reference section 3.3).
 EXIT_KILLED = 137
@@ -36,6 +40,13 @@ class Outcome:
     error: str = ""
 
 
+class Tool(Protocol):
+    """A program that the agent serves to steps, besides `cache`."""
+
+    def run(self, words: Sequence[str], place: Place, stopped: Callable[[], bool]) -> Answer:
+        """Do what the words say with the step's files, until it is `stopped`."""
+
+
 @dataclass(frozen=True, slots=True)
 class Room:
     """The place of a stage attempt on this host; `root` is `<work_dir>/drone-<random>`, mode 0700.
@@ -46,6 +57,8 @@ class Room:
 
     key: str
     root: Path
+    #: By name, what steps may call.
+    tools: Mapping[str, Tool] = field(default_factory=dict)
 
     @property
     def home(self) -> Path:

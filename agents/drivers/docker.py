@@ -9,29 +9,36 @@ the agent finds what was left.
 from __future__ import annotations
 
 import hashlib
-import io
 import itertools
 import os
+import posixpath
 import shutil
 import socket
-import tarfile
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final
 
 import structlog
 
+from agents import results
+from agents.cache import shim
+from agents.cache.box import Box, FolderBox, make_folder
+from agents.cache.container import ContainerBox, places, tar_of
+from agents.cache.desk import Desk, Served
 from agents.drivers import docker_leftovers as leftovers
-from agents.drivers.base import DriverError, Room, Sink
+from agents.drivers.base import DriverError, Process, Room, Sink
 from agents.drivers.docker_cache import Cleaner, Usage
 from agents.drivers.docker_container import (
     GO,
     SCRIPT_PATH,
+    TOOLS_PATH,
     Site,
     body,
+    checkout_folder,
     is_long,
     labels,
     script,
@@ -70,6 +77,7 @@ class DockerDriver:
         self._engine = Engine(options)
         self._owner = owner_name(options)
         self._disk = _Disk(self._engine)
+        self._desk = Desk(options)
         self._usage = Usage(options.state_dir.expanduser() / "images.json")
 
     @property
@@ -95,7 +103,15 @@ class DockerDriver:
         auths = (*spec.auths, *logins(self._options.docker_config))
         marks = labels(spec, self._owner, time.time())
         return DockerSession(
-            self._engine, self._options, self._disk, self._usage, spec, room, marks, auths
+            self._engine,
+            self._options,
+            self._disk,
+            self._usage,
+            self._desk,
+            spec,
+            room,
+            marks,
+            auths,
         )
 
 
@@ -143,6 +159,7 @@ class DockerSession:
         options: Options,
         disk: _Disk,
         usage: Usage,
+        desk: Desk,
         spec: StageSpec,
         room: Room,
         marks: Mapping[str, str],
@@ -151,6 +168,7 @@ class DockerSession:
         self._engine = engine
         self._options = options
         self._disk = disk
+        self._desk = desk
         self._spec = spec
         self._room = room
         self._auths = auths
@@ -163,6 +181,9 @@ class DockerSession:
         self._count = itertools.count(1)
         self._pulled: set[str] = set()
         self._containers: list[str] = []
+        #: The container a step was last started in.
+        self._ran: dict[int, str] = {}
+        self._tools: dict[str, Path] = {}
         self._volumes: list[str] = []
         self._processes: list[DockerProcess] = []
         self._ahead: dict[int, Future[_Made]] = {}
@@ -179,7 +200,7 @@ class DockerSession:
                     self._make_ahead, step, dict(environ)
                 )
 
-    def start(self, step: StepSpec, environ: Mapping[str, str], sink: Sink) -> DockerProcess:
+    def start(self, step: StepSpec, environ: Mapping[str, str], sink: Sink) -> Process:
         """Start the step's container, the prepared one if it fits. Raises: DriverError."""
         made = self._prepared(step, environ)
         if made is None:
@@ -191,7 +212,8 @@ class DockerSession:
                 self._fill_workspace(made.container)
             if not made.place:
                 self._engine.start(made.container)
-            if step.commands:
+            box = self._box(made.container) if step.commands else None
+            if box is not None:
                 made.stream.send(GO)
         except (DriverError, OSError) as fault:
             made.stream.close()
@@ -199,11 +221,29 @@ class DockerSession:
         self._usage.note(step.image)
         process = DockerProcess(self._engine, made.container, made.stream, sink)
         with self._lock:
+            self._ran[step.number] = made.container
             self._processes.append(process)
             late = self._closed
         if late:
             process.kill_now()
-        return process
+        if box is None:
+            return process
+        where = places(self._engine, made.container)
+        counter = self._desk.open(self._spec, box, where, self._room.tools)
+        return Served(process, self._desk, counter)
+
+    def collect(self, step: StepSpec) -> Iterator[tuple[str, bytes]]:
+        """Read the step's reports: on this host's disk, else out of its container."""
+        patterns = results.clean(step.reports)
+        if self._site.result().source:
+            yield from results.on_disk(self._room.source, patterns)
+            return
+        checkout, container = checkout_folder(self._spec), self._ran[step.number]
+        for start in results.prefixes(patterns):
+            path = posixpath.join(checkout, start) if start else checkout
+            if self._engine.stat(container, path) is not None:
+                tree = self._engine.get(container, path)
+                yield from results.in_tar(tree, start, patterns)
 
     def close(self) -> None:
         """Kill what still runs: services, detached steps, everything."""
@@ -339,7 +379,10 @@ class DockerSession:
             container = self._create(step, environ, site)
         text = script(step, environ)
         if text and is_long(text):
-            self._engine.put(container, "/", [_one_file(SCRIPT_PATH, text)])
+            self._engine.put(container, "/", [tar_of({SCRIPT_PATH.lstrip("/"): text}, 0o644)])
+        if text and container not in self._tools:
+            programs = tar_of(shim.programs(TOOLS_PATH), 0o755, TOOLS_PATH.lstrip("/"))
+            self._engine.put(container, "/", [programs])
         if not step.network_mode:
             for network in self._options.networks:
                 self._engine.join_network(container, network)
@@ -347,11 +390,25 @@ class DockerSession:
 
     def _create(self, step: StepSpec, environ: Mapping[str, str], site: Site) -> str:
         name = f"{site.key}-{step.number}-{next(self._count)}"
-        content = body(self._spec, step, environ, self._options, site)
+        tools = self._room.root / "tools" / name if site.source and step.commands else None
+        if tools is not None:
+            shim.install(tools, TOOLS_PATH)
+            make_folder(tools)
+        content = body(self._spec, step, environ, self._options, site, str(tools or ""))
         container = self._engine.create(name, content)
         with self._lock:
             self._containers.append(container)
+            if tools is not None:
+                self._tools[container] = tools
         return container
+
+    def _box(self, container: str) -> Box:
+        """The box that the step of a container asks through."""
+        with self._lock:
+            tools = self._tools.get(container)
+        if tools is None:
+            return ContainerBox(self._engine, container, TOOLS_PATH)
+        return FolderBox(tools)
 
     def _refresh_image(self, step: StepSpec, tell: Callable[[bytes], object]) -> None:
         """Pull before the container is made, as the step's policy says; once per stage."""
@@ -375,18 +432,6 @@ def _drop(future: Future[_Made]) -> None:
 
 def _nothing(line: bytes) -> None:
     """Say nothing about a pull."""
-
-
-def _one_file(path: str, text: str) -> bytes:
-    """A tar archive of one file that everybody may read."""
-    data = text.encode()
-    info = tarfile.TarInfo(path.lstrip("/"))
-    info.size = len(data)
-    info.mode = 0o644
-    space = io.BytesIO()
-    with tarfile.open(fileobj=space, mode="w") as tar:
-        tar.addfile(info, io.BytesIO(data))
-    return space.getvalue()
 
 
 def _say_what_stays(_call: object, path: str, fault: tuple[object, BaseException, object]) -> None:

@@ -26,6 +26,9 @@ SCRIPT_PATH: Final = "/.ciserver-step.sh"
 #: `GO` is, or ends with the agent. The commands then see an empty input.
 HOLD: Final = "read -r CI_GO || exit 137\nunset CI_GO\nexec </dev/null\n"
 GO: Final = b"\n"
+#: Where a step has the command `cache`, and asks the agent.
+TOOLS_PATH: Final = "/.ciserver"
+TOOLS: Final = f'PATH="$PATH:{TOOLS_PATH}"\n'
 _LOG_CONFIG: Final = {
     "Type": "local",
     "Config": {"max-size": "10m", "max-file": "2", "compress": "false"},
@@ -78,7 +81,7 @@ def script(step: StepSpec, environ: Mapping[str, str]) -> str:
     """The shell script of a step's commands; empty for a plugin or a plain image."""
     if not step.commands:
         return ""
-    return HOLD + posix(step.commands, netrc="DRONE_NETRC_FILE" in environ)
+    return HOLD + TOOLS + posix(step.commands, netrc="DRONE_NETRC_FILE" in environ)
 
 
 def is_long(text: str) -> bool:
@@ -87,9 +90,17 @@ def is_long(text: str) -> bool:
 
 
 def body(
-    spec: StageSpec, step: StepSpec, environ: Mapping[str, str], options: Options, site: Site
+    spec: StageSpec,
+    step: StepSpec,
+    environ: Mapping[str, str],
+    options: Options,
+    site: Site,
+    tools: str = "",
 ) -> dict[str, Any]:
-    """The create call of a step's container. Every value of `environ` is passed as it is."""
+    """The create call of a step's container. Every value of `environ` is passed as it is.
+
+    `tools` is the host's directory of the step's tools, if the engine sees it.
+    """
     found: dict[str, Any] = {
         "Image": step.image,
         "Env": [f"{name}={value}" for name, value in environ.items()],
@@ -102,6 +113,8 @@ def body(
         "AttachStderr": True,
         "HostConfig": _host(spec, step, options, site),
     }
+    if tools:
+        found["HostConfig"]["Mounts"].append(_mount("bind", tools, TOOLS_PATH))
     if step.user:
         found["User"] = step.user
     folder = step.working_dir or _default_folder(spec, step)

@@ -19,14 +19,15 @@ import signal
 import subprocess
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Final
 
 import structlog
 
+from agents import results
 from agents.cache import shim
-from agents.cache.box import FolderBox
+from agents.cache.box import FolderBox, make_folder
 from agents.cache.desk import Desk, Served
 from agents.cache.place import HostPlace, rights
 from agents.drivers import leftovers
@@ -137,7 +138,8 @@ class ExecSession:
         tools = self._room.root / "tools" / str(next(self._count))
         try:
             shim.install(tools / "bin", str(tools / "box"))
-            box = FolderBox(tools / "box", self._user)
+            make_folder(tools / "box", self._user)
+            box = FolderBox(tools / "box")
             command = ["/bin/sh", "-e", str(script)]
             settings = self._environ(environ, str(tools / "bin"))
             child = _spawn(command, settings, self._room, self._user)
@@ -146,11 +148,15 @@ class ExecSession:
         leftovers.put_on_record(self._room.root / _RECORD, child.pid)
         process = ExecProcess(child, sink, self._grace_s)
         self._processes.append(process)
-        counter = self._desk.open(self._spec, box, self._place)
+        counter = self._desk.open(self._spec, box, self._place, self._room.tools)
         return Served(process, self._desk, counter)
 
     def _place(self, cwd: str, stopped: Callable[[], bool]) -> HostPlace:
         return HostPlace(cwd, self._user, stopped)
+
+    def collect(self, step: StepSpec) -> Iterator[tuple[str, bytes]]:
+        """Read the step's reports in the checkout."""
+        return results.on_disk(self._room.source, results.clean(step.reports))
 
     def close(self) -> None:
         """Kill the steps' groups and whatever they left behind."""

@@ -1,12 +1,14 @@
 """A server of /agent/v1 that does as it is told: real HTTP on loopback, state one can look at.
 
-Faults are put in line per kind of call (`join claim report batch presence leave`): `lose_answer`
-does what was asked and hangs up, `drop` hangs up without doing it, `refuse` answers 503.
+Faults are put in line per kind of call (`join claim report batch results artifact presence
+leave`): `lose_answer` does what was asked and hangs up, `drop` hangs up without doing it, `refuse`
+answers 503.
 """
 
 from __future__ import annotations
 
 import base64
+import hashlib
 import json
 import re
 import threading
@@ -17,7 +19,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
+from urllib.parse import parse_qs, unquote, urlsplit
 
 import zstandard
 
@@ -25,16 +27,21 @@ from pipeline import states
 from pipeline.spec import StageSpec, from_json, to_json
 from pipeline.wire import (
     MAX_BATCH_BYTES,
+    MAX_PART_BYTES,
     PREFIX,
     Appended,
+    ArtifactFile,
+    Artifacts,
     Claim,
     Claimed,
     Join,
     Joined,
+    Kept,
     Orders,
     Pace,
     Presence,
     Report,
+    Taken,
 )
 
 JOIN_TOKEN = "join-token-of-tests"
@@ -65,6 +72,7 @@ class Lease:
     closed: bool = False
     cancel: bool = False
     logs: dict[int, Log] = field(default_factory=lambda: defaultdict(Log))
+    results: dict[int, bytes] = field(default_factory=dict)
 
     @property
     def last(self) -> Report:
@@ -95,6 +103,10 @@ class Double:
         self.pace_ms = 1000
         self.token = "agent-token"
         self.refuse_join: tuple[int, str] | None = None
+        self.refuse_results = False
+        #: Complete artifacts of the build all leases belong to, and their modes.
+        self.artifacts: dict[str, tuple[bytes, int]] = {}
+        self.uploads: dict[str, bytes] = defaultdict(bytes)
         self._faults: dict[str, deque[str]] = defaultdict(deque)
         self._away = threading.Event()
         self.changed = threading.Condition()
@@ -210,6 +222,36 @@ class Double:
         position = self._append(lease, step, start, data)
         return Appended(position, lease.cancel, self.pace_ms)
 
+    def take_results(self, id_: str, step: int, data: bytes) -> Any:
+        lease = self._lease(id_)
+        if self.refuse_results:
+            raise Answer(400, "reports:malformed", "that is no report")
+        lease.results[step] = data
+        return Taken(1)
+
+    def keep(self, path: str, query: dict[str, list[str]], data: bytes) -> Any:
+        assert len(data) <= MAX_PART_BYTES
+        upload, offset = query["upload"][0], int(query["offset"][0])
+        if len(self.uploads[upload]) == offset:
+            self.uploads[upload] += data
+        whole = self.uploads[upload]
+        if "size" in query:
+            assert len(whole) == int(query["size"][0])
+            assert hashlib.sha256(whole).hexdigest() == query["sha256"][0]
+            self.artifacts[path] = (whole, int(query["mode"][0]))
+        return Kept(len(whole))
+
+    def list_artifacts(self, name: str) -> Any:
+        found = [
+            ArtifactFile(path, len(data), hashlib.sha256(data).hexdigest(), mode)
+            for path, (data, mode) in sorted(self.artifacts.items())
+            if not name or path == name or path.startswith(f"{name}/")
+        ]
+        return Artifacts(tuple(found))
+
+    def part(self, path: str, offset: int) -> bytes:
+        return self.artifacts[path][0][offset : offset + MAX_PART_BYTES]
+
     def _append(self, lease: Lease, step: int, start: int, data: bytes) -> int:
         log = lease.logs[step]
         if log.next != start:
@@ -270,7 +312,13 @@ class _Server(ThreadingHTTPServer):
             super().handle_error(request, client_address)
 
 
+def _plain(answer: Any) -> Any:
+    return answer if isinstance(answer, bytes) else to_json(answer)
+
+
 _LOG = re.compile(r"leases/(\w+)/steps/(\d+)/log")
+_ARTIFACTS = re.compile(r"leases/(\w+)/artifacts(?:/(.+))?")
+_RESULTS = re.compile(r"leases/(\w+)/steps/(\d+)/reports")
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -281,7 +329,7 @@ class _Handler(BaseHTTPRequestHandler):
     def do_POST(self) -> None:
         self._serve()
 
-    do_PUT = do_DELETE = do_POST
+    do_GET = do_PUT = do_DELETE = do_POST
 
     def log_message(self, *_: Any) -> None:
         pass
@@ -311,7 +359,7 @@ class _Handler(BaseHTTPRequestHandler):
                 if kind == "join" and double.refuse_join:
                     raise Answer(double.refuse_join[0], "join:refused", double.refuse_join[1])
                 answer = act()
-                status, data = (204, None) if answer is None else (200, to_json(answer))
+                status, data = (204, None) if answer is None else (200, _plain(answer))
             except Answer as refusal:
                 status, data = refusal.status, {"code": refusal.code, "message": str(refusal)}
             double.changed.notify_all()
@@ -325,6 +373,12 @@ class _Handler(BaseHTTPRequestHandler):
         if log:
             start = int(query["from"][0])
             return "batch", lambda: double.batch(log[1], int(log[2]), start, body)
+        sent = _RESULTS.fullmatch(path)
+        if sent:
+            return "results", lambda: double.take_results(sent[1], int(sent[2]), body)
+        kept = _ARTIFACTS.fullmatch(path)
+        if kept:
+            return "artifact", lambda: self._artifact(double, unquote(kept[2] or ""), query, body)
         data = json.loads(body) if body else {}
         if path == "agents":
             return "join", lambda: double.join(data)
@@ -336,12 +390,21 @@ class _Handler(BaseHTTPRequestHandler):
             return "leave", lambda: double.left.append(query["reason"][0])
         return "presence", lambda: double.presence(data)
 
+    def _artifact(self, double: Double, path: str, query: Any, body: bytes) -> Any:
+        if self.command == "PUT":
+            return double.keep(path, query, body)
+        if path:
+            return double.part(path, int(query["offset"][0]))
+        return double.list_artifacts(query.get("name", [""])[0])
+
     def _hang_up(self) -> None:
         self.close_connection = True
         self.connection.shutdown(2)
 
     def _answer(self, status: int, data: Any) -> None:
-        text = json.dumps(data).encode() if data is not None else b""
+        text = data if isinstance(data, bytes) else b""
+        if data is not None and not isinstance(data, bytes):
+            text = json.dumps(data).encode()
         self.send_response(status)
         self.send_header("Content-Length", str(len(text)))
         self.end_headers()

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from agents.cache import shim
-from agents.cache.box import FolderBox
+from agents.cache.box import FolderBox, make_folder
 from tests.services import wait_for
 
 ASK = "cwd /src\nenv HOME=/home/me\narg store\narg a key\nend\n"
@@ -18,6 +18,7 @@ ASK = "cwd /src\nenv HOME=/home/me\narg store\narg a key\nend\n"
 
 @pytest.fixture
 def box(tmp_path: Path) -> Iterator[FolderBox]:
+    make_folder(tmp_path / "box")
     found = FolderBox(tmp_path / "box")
     yield found
     found.close()
