@@ -25,7 +25,7 @@ from builds.forges.git import credentials
 from builds.logs.watch import PACE_ALONE_MS
 from builds.membership import Refused, agent_by_token, join, leave, may_claim, presence
 from builds.models import Agent, Build, Config, Lease, Repo, Stage, Step
-from builds.queue import next_stage, why_waiting
+from builds.queue import Again, next_stage, why_waiting
 from builds.rows import Rows
 from builds.transitions import LeaseClosed, StaleTransition
 from pipeline import states
@@ -103,13 +103,13 @@ def claim(agent: Agent, question: Claim) -> Claimed | None:
             return answered if isinstance(answered, Claimed) else None
         if not may_claim(agent):
             return None
-        with _turn():
+        with contextlib.suppress(Again), _turn():
             stage_id = next_stage(agent, question.only)
             if stage_id is None:
                 return None
             claimed = _take(agent, question, stage_id)
-        if claimed is not None:
-            return claimed
+            if claimed is not None:
+                return claimed
 
 
 @contextlib.contextmanager

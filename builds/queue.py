@@ -10,6 +10,7 @@ from django.db import connection
 from builds.membership import described, own_queues, repos_in_bounds, subset_queues
 from builds.models import Agent, Build, Repo, ServerState, Stage
 from pipeline import states
+from pipeline.errors import PlatformError
 
 PAUSED = "queue.paused"
 
@@ -37,6 +38,10 @@ _NEXT = f"""
 """  # noqa: S608 - only constants and placeholders are put in
 
 
+class Again(PlatformError):
+    """Another claim has just used up the limit that this one counted on."""
+
+
 def next_stage(agent: Agent, only: int = 0) -> int | None:
     """The pending stage an agent is to run next, by priority, fair share between repos and age.
 
@@ -44,18 +49,21 @@ def next_stage(agent: Agent, only: int = 0) -> int | None:
 
     Chosen in one statement. On PostgreSQL the stage's build is locked until the transaction ends;
     builds that others hold are passed over, and waited for only if nothing else is left.
+
+    Raises: Again where the choice does not stand: to be asked anew in a new transaction, because
+    this one holds the repo, and whoever holds a build may wait for that.
     """
     if not connection.features.has_select_for_update:
         found = _choose(agent, only, "")
         return found[0] if found else None
-    while True:
-        found = _choose(agent, only, "FOR UPDATE OF b SKIP LOCKED")
-        found = found or _choose(agent, only, "FOR UPDATE OF b")
-        if found is None:
-            return None
-        stage_id, repo_id, limits = found
-        if not limits or _still_next(stage_id, repo_id):
-            return stage_id
+    found = _choose(agent, only, "FOR NO KEY UPDATE OF b SKIP LOCKED")
+    found = found or _choose(agent, only, "FOR NO KEY UPDATE OF b")
+    if found is None:
+        return None
+    stage_id, repo_id, limits = found
+    if limits and not _still_next(stage_id, repo_id):
+        raise Again
+    return stage_id
 
 
 def _choose(agent: Agent, only: int, lock: str) -> tuple[int, int, int] | None:
@@ -89,7 +97,7 @@ def _still_next(stage_id: int, repo_id: int) -> bool:
 
     The choice saw the limits of a moment ago; two choices may have passed each other.
     """
-    Repo.objects.select_for_update(of=("self",)).get(pk=repo_id)
+    Repo.objects.select_for_update(of=("self",), no_key=True).get(pk=repo_id)
     with connection.cursor() as cursor:
         cursor.execute(
             f"SELECT 1 FROM {_STAGE} s WHERE s.id = %s AND s.status = %s AND {_WITHIN_LIMITS}",  # noqa: S608 - constants
