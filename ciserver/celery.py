@@ -11,6 +11,8 @@ from celery import Celery, bootsteps
 from pipeline.routing import SERVER_QUEUE, TICKET_TRANSPORT
 
 os.environ.setdefault("DJANGO_SETTINGS_MODULE", "ciserver.settings")
+# Django's checks import every page and view: 20 MB and half a second for nothing that is run here
+os.environ.setdefault("CELERY_SKIP_CHECKS", "1")
 
 from django.conf import settings
 

@@ -22,6 +22,8 @@ class Command(BaseCommand):
     """Prints JSON: `fresh` (nobody had used this database), `login` (a one-time path), `user`."""
 
     help = "migrate, make the first user and the join token if there is none"
+    # they would import every page and view, which takes longer than all that is done here
+    requires_system_checks = ()
 
     def handle(self, *_args: Any, **_options: Any) -> None:
         """Do it; a second time changes nothing but makes a new login address."""
