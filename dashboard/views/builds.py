@@ -17,6 +17,7 @@ from dashboard.forms import NewBuild
 from dashboard.presenters import builds as present
 from dashboard.presenters import logs as log_rows
 from dashboard.presenters import repos as rows
+from dashboard.presenters import results
 from pipeline import states
 from pipeline.errors import PlatformError, UserError
 
@@ -65,6 +66,8 @@ def page(
     context = _context(request, build, stages, shown) | {"auto": not stage, "own_page": stage}
     if shown is not None:
         context |= _log(request, shown)
+    if not request.headers.get("HX-Request"):
+        context |= _results(build)
     part = request.headers.get("HX-Request") and "dashboard/_step_swap.html"
     return render(request, part or "dashboard/build.html", context)
 
@@ -84,6 +87,8 @@ def live(request: HttpRequest, repo: Repo, number: int) -> HttpResponse:
     context = _context(request, build, stages, shown)
     if wanted and shown is not None:
         context["stages"] = [row for row in context["stages"] if row.stage.number in wanted]
+    if not context["head"].open:
+        context |= _results(build)
     return render(request, "dashboard/_live.html", context)
 
 
@@ -208,6 +213,11 @@ def _log(request: HttpRequest, step: Step) -> dict[str, Any]:
         "window": log_rows.window(step, first),
         "finished": step.status in states.DONE,
     }
+
+
+def _results(build: Build) -> dict[str, Any]:
+    """Tests and artifacts; while a build runs they stand in the page when it is loaded anew."""
+    return {"tests": results.tests(build), "files": results.files(build)}
 
 
 def _step(stages: list[Stage], stage: int, step: int) -> Step:
