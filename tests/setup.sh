@@ -58,6 +58,10 @@ if ! engine_answers; then
   fi
   echo "starting a Docker engine"
   mkdir -p build
+  # an engine that was killed leaves these, and their numbers may be another process's by now
+  if ! grep -qsxE 'dockerd|containerd' /proc/[0-9]*/comm; then
+    rm -f /var/run/docker.pid /var/run/docker/containerd/containerd.pid
+  fi
   setsid dockerd >build/dockerd.log 2>&1 </dev/null &
   for _ in $(seq 120); do
     if engine_answers; then break; fi
