@@ -21,7 +21,8 @@ class Problem:
     file: str = ".drone.yml"
 
     def __str__(self) -> str:
-        return f"{self.file}:{self.line}:{self.column}: {self.message}"
+        where = f"{self.file}:{self.line}:{self.column}" if self.line else self.file
+        return f"{where}: {self.message}"
 
 
 class UserError(Exception):

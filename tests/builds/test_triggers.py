@@ -236,7 +236,7 @@ def test_a_missing_file_is_a_build_in_error(make_git: Callable[..., Path], user:
     repo = Repo.objects.create(namespace="o", name="n", slug="o/n", git_http_url=str(folder))
     build = triggers.create(repo, user=user)
     assert build is not None and build.status == "error"
-    assert ".drone.yml:0:0: there is no such file in o/n at" in build.error
+    assert ".drone.yml: there is no such file in o/n at" in build.error
     assert "expected a pipeline file" in build.error
 
 
