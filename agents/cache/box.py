@@ -28,6 +28,8 @@ class Box(Protocol):
 
     #: How often it is worth looking, in seconds.
     every_s: float
+    #: Whether it cannot be looked into while something is done for its step.
+    alone: bool
 
     def poll(self) -> list[tuple[str, Request]]:
         """Complete requests that were not returned before, with their ids."""
@@ -56,6 +58,7 @@ class FolderBox:
     """A directory of this host that `make_folder` made, used as it is or bound into a container."""
 
     every_s = 0.05
+    alone = False
 
     def __init__(self, folder: Path) -> None:
         self._folder = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)

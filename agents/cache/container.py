@@ -18,6 +18,8 @@ from agents.cache.shim import Request, parse
 from agents.drivers.base import DriverError
 
 _EVERY_S: Final = 1.0
+#: Nobody counts up while a tree moves: then a step waits for so long.
+PATIENCE_S: Final = 3600
 
 
 class Archives(Protocol):
@@ -97,6 +99,7 @@ class ContainerBox:
     """A directory in a container of an engine that does not see this host's disk."""
 
     every_s = _EVERY_S
+    alone = True  # the engine locks a container while it packs
 
     def __init__(self, engine: Archives, container: str, folder: str) -> None:
         self._engine, self._container, self._folder = engine, container, folder

@@ -48,9 +48,11 @@ class Counter:
         if self._stopped.is_set() or now < self.next_look:
             return
         self.next_look = now + self.box.every_s
+        self._open = [one for one in self._open if not one.done()]
+        if self._open and self.box.alone:
+            return
         for id_, request in self.box.poll():
             self._open.append(pool.submit(self._work, id_, request))
-        self._open = [one for one in self._open if not one.done()]
         if self._open and now >= self.next_beat:
             self._beats += 1
             self.next_beat = now + max(_BEAT_S, self.box.every_s)
@@ -207,5 +209,6 @@ class Served:
             self._desk.close(self._counter)
 
     def kill(self) -> None:
-        """Kill the process."""
+        """Break off what is done for the step: an engine kills no container that it packs."""
+        self._counter.close()
         self._process.kill()

@@ -27,8 +27,8 @@ import structlog
 from agents import results
 from agents.cache import shim
 from agents.cache.box import Box, FolderBox, make_folder
-from agents.cache.container import ContainerBox, places, tar_of
-from agents.cache.desk import Desk, Served
+from agents.cache.container import PATIENCE_S, ContainerBox, places, tar_of
+from agents.cache.desk import Counter, Desk, Served
 from agents.drivers import docker_leftovers as leftovers
 from agents.drivers.base import DriverError, Process, Room, Sink
 from agents.drivers.docker_cache import Cleaner, Usage
@@ -184,6 +184,7 @@ class DockerSession:
         #: The container a step was last started in.
         self._ran: dict[int, str] = {}
         self._tools: dict[str, Path] = {}
+        self._counters: list[Counter] = []
         self._volumes: list[str] = []
         self._processes: list[DockerProcess] = []
         self._ahead: dict[int, Future[_Made]] = {}
@@ -230,6 +231,8 @@ class DockerSession:
             return process
         where = places(self._engine, made.container)
         counter = self._desk.open(self._spec, box, where, self._room.tools)
+        with self._lock:
+            self._counters.append(counter)
         return Served(process, self._desk, counter)
 
     def collect(self, step: StepSpec) -> Iterator[tuple[str, bytes]]:
@@ -250,6 +253,8 @@ class DockerSession:
         with self._lock:
             self._closed = True
             processes = list(self._processes)
+            for counter in self._counters:
+                counter.close()
         for process in processes:
             process.kill_now()
         for process in processes:
@@ -381,7 +386,7 @@ class DockerSession:
         if text and is_long(text):
             self._engine.put(container, "/", [tar_of({SCRIPT_PATH.lstrip("/"): text}, 0o644)])
         if text and container not in self._tools:
-            programs = tar_of(shim.programs(TOOLS_PATH), 0o755, TOOLS_PATH.lstrip("/"))
+            programs = tar_of(shim.programs(TOOLS_PATH, PATIENCE_S), 0o755, TOOLS_PATH.lstrip("/"))
             self._engine.put(container, "/", [programs])
         if not step.network_mode:
             for network in self._options.networks:
