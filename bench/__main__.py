@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-FIGURES = ("pipelines", "trigger", "throughput", "lines", "live", "idle")
+FIGURES = ("pipelines", "trigger", "throughput", "lines", "live", "idle", "cache")
 
 
 def main() -> int:

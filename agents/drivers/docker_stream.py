@@ -9,12 +9,17 @@ from __future__ import annotations
 import contextlib
 import socket
 import struct
+import time
 from collections.abc import Iterator
 from typing import Any, Final
 
 _HEAD_BYTES: Final = 8
 _READ_BYTES: Final = 256 * 1024
 _LENGTH: Final = struct.Struct(">I").unpack_from
+#: A container that prints without pause is read in steps of this length, so that chunks are big.
+_GATHER_S: Final = 0.002
+_BUSY_BYTES: Final = 4096
+_ENOUGH_BYTES: Final = 128 * 1024
 #: How much of what was seen is kept to find the place in a replay.
 _MARK_BYTES: Final = 4096
 
@@ -63,6 +68,7 @@ class Stream:
         self._socket = raw._sock
         self._socket.settimeout(None)
         self._frames = Demultiplexer()
+        self._count = 0
         self._space = memoryview(bytearray(_READ_BYTES))
 
     def read(self) -> bytes:
@@ -71,7 +77,9 @@ class Stream:
         Raises: OSError when the connection broke.
         """
         while True:
-            count = self._socket.recv_into(self._space)
+            if _BUSY_BYTES < self._count < _ENOUGH_BYTES:
+                time.sleep(_GATHER_S)
+            self._count = count = self._socket.recv_into(self._space)
             if not count:
                 return b""
             data = self._frames.feed(self._space[:count])
