@@ -560,7 +560,11 @@ def _lock(build_id: int) -> Build | None:
     """Hold everything of a build until the transaction ends; None where that needs no statement."""
     if not connection.features.has_select_for_update:
         return None
-    return Build.objects.select_for_update(of=("self",), no_key=True).select_related("repo").get(pk=build_id)
+    return (
+        Build.objects.select_for_update(of=("self",), no_key=True)
+        .select_related("repo")
+        .get(pk=build_id)
+    )
 
 
 def _move(rows: models.QuerySet[Any], moves: Moves, new: str, **changes: Any) -> int:
