@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-FIGURES = ("pipelines", "trigger", "throughput", "lines", "live", "idle", "cache")
+FIGURES = ("pipelines", "trigger", "throughput", "lines", "live", "idle", "cache", "docker_steps")
 
 
 def main() -> int:

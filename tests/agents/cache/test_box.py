@@ -137,15 +137,24 @@ def test_the_program_gives_up_when_nobody_counts(
     assert (program.returncode, err) == (code, "cache: the agent is gone\n")
 
 
-def test_the_program_waits_while_somebody_counts(box: FolderBox, tools: Path) -> None:
-    with start(tools, "usage") as program:
-        ((id_, _),) = taken(box)
-        for count in range(1, 40):
-            box.beat(count)
-            with pytest.raises(subprocess.TimeoutExpired):
-                program.wait(0.03)
-        box.answer(id_, shim.answer(0, [], [], []))
-        assert program.wait(60) == 0
+def test_the_program_waits_while_somebody_counts(
+    box: FolderBox, tools: Path, tmp_path: Path
+) -> None:
+    # in the place of `sleep`: counts up, and answers long after the patience would be over
+    sleep = tools / "sleep"
+    sleep.write_text(
+        "#!/bin/sh\n"
+        f"cd {tmp_path / 'box'}\n"
+        "read -r count 2>/dev/null < beat || count=0\n"
+        "echo $((count + 1)) > beat\n"
+        "[ $count -lt 40 ] || for ask in *.ask; do\n"
+        '  echo 0 > "${ask%.ask}.answer"; : > "${ask%.ask}.done"\n'
+        "done\n"
+    )
+    sleep.chmod(0o755)
+    environ = {"PATH": f"{tools}:{os.environ['PATH']}"}
+    done = subprocess.run([str(tools / "cache"), "usage"], env=environ, timeout=60, check=False)
+    assert done.returncode == 0
 
 
 def test_several_lines_in_an_argument_are_refused(box: FolderBox, tools: Path) -> None:
