@@ -37,6 +37,7 @@ from agents.drivers.base import (
 )
 from agents.execute import StepState, Walk, step_environ
 from agents.hooks import HookError
+from agents.joblog import JobLog
 from agents.link import Link
 from agents.logs.masks import Masker, terms
 from agents.logs.spool import Spool
@@ -157,6 +158,9 @@ class StageRun:
         self._cancelled = threading.Event()
         self._masks: list[bytes] = []
         self._room: Room | None = None
+        self._shelf = Shelf(self._options, link.gate, lease.key)
+        kept = self._options.upload_job_logs != "never"
+        self._log = JobLog(lease.folder, self._options) if kept else None
 
     # --- the door ---
 
@@ -200,8 +204,7 @@ class StageRun:
 
     def _open(self) -> None:
         try:
-            shelf = Shelf(self._options, self._link.gate, self.lease.key)
-            self._room = replace(make_room(self._options.work_dir), tools={ARTIFACT: shelf})
+            self._room = replace(make_room(self._options.work_dir), tools={ARTIFACT: self._shelf})
             self.spec = self._house.admit(self.spec)
             with self._lock:
                 self._walk = Walk(self.spec)
@@ -234,8 +237,15 @@ class StageRun:
         with self._lock:
             self._stopped = self._clock()
             self._final = self._walk.close(self._stopped)
+        self._upload_log()
         if self._room is not None and self._begun:
             self._house.after_steps(self.spec.environment, self._room.source, self._final)
+
+    def _upload_log(self) -> None:
+        if self._log is not None and self._begun:
+            trimmed = any(job.spool.trimmed for job in self._jobs.values())
+            stopped = self._link.gate.stopping.is_set
+            self._log.upload(self._shelf, self.spec.stage, trimmed=trimmed, stopped=stopped)
 
     def _clean_up(self) -> None:
         for job in self._jobs.values():
@@ -388,6 +398,7 @@ class StageRun:
             cap_bytes=self._options.max_log_size,
             clock=self._clock,
             on_data=self._courier.wake,
+            copy=self._log.copy(number, step.spec.name) if self._log is not None else None,
         )
         job = self._jobs[number] = Job(spool)
         self._courier.add(number, spool)

@@ -91,10 +91,13 @@ class Spool:
         cap_bytes: int,
         clock: Callable[[], float] = time.monotonic,
         on_data: Callable[[], None] = lambda: None,
+        copy: Callable[[bytes], None] | None = None,
     ) -> None:
         self._folder, self._number, self._masker = folder, number, masker
         self._half = max(cap_bytes // 2, 1)
-        self._clock, self._on_data = clock, on_data
+        self._clock, self._on_data, self._copy = clock, on_data, copy
+        #: Whether lines were left out because the log is longer than its limit.
+        self.trimmed = False
         self._started = clock()
         self._changed = threading.Condition()
         self._partial = b""
@@ -159,6 +162,8 @@ class Spool:
             self._given_up = True
 
     def _take(self, masked: bytes) -> None:
+        if self._copy is not None:
+            self._copy(masked)
         pieces, self._partial, lines = cut_lines(self._partial + masked)
         if pieces:
             self._append(pieces, lines)
@@ -220,6 +225,7 @@ class Spool:
         ring = self._segments[1:]
         while len(ring) > 2 and sum(part.size for part in ring) + size > self._half:
             ring.pop(0).unlink()
+            self.trimmed = True
         self._segments[1:] = ring
 
     def _say_what_was_left_out(self) -> None:
