@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import os
 import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import boto3
+import httpx
 import pytest
 
 from agents.cache.backends.base import Backend, CacheError
@@ -209,3 +213,55 @@ def test_credentials_of_a_profile(
 def test_a_profile_that_is_not_there_is_told(s3: Settings) -> None:
     with pytest.raises(CacheError, match="profile"):
         open_backend(replace(s3, key="", secret="", profile="no-such-profile"))
+
+
+def test_a_policy_of_four_permissions_is_enough(s3: Settings) -> None:
+    with enforced(s3, "PutObject", "GetObject", "DeleteObject", "ListBucket") as limited:
+        store = open_backend(limited)
+        assert put(store, "p", "small")
+        assert not put(store, "p", "small")
+        assert content(store, "p", "small") == b"data"
+        assert content(store, "p", "none") is None
+        assert put(store, "p", "big", b"x" * 40 * 1024 * 1024)  # in parts
+        assert names(store, "p") == ["big", "small"]
+        store.remove("p", "small")
+        store.remove("p", "big")
+        assert names(store, "p") == []
+
+
+def test_a_policy_that_forbids_is_told(s3: Settings) -> None:
+    with enforced(s3, "GetObject", "ListBucket") as limited:
+        store = open_backend(limited)
+        assert names(store, "p") == []
+        with pytest.raises(CacheError, match="cannot write to the bucket"):
+            put(store, "p", "small")
+
+
+@contextmanager
+def enforced(settings: Settings, *permissions: str) -> Iterator[Settings]:
+    """Settings of a user who may do this and nothing else, on a store that looks at policies."""
+    about: dict[str, Any] = {
+        "endpoint_url": settings.url,
+        "region_name": "us-east-1",
+        "aws_access_key_id": settings.key,
+        "aws_secret_access_key": settings.secret,
+    }
+    bucket = f"arn:aws:s3:::{settings.bucket}"
+    statement = {
+        "Effect": "Allow",
+        "Action": [f"s3:{name}" for name in permissions],
+        "Resource": [bucket, f"{bucket}/*"],
+    }
+    policy = {"Version": "2012-10-17", "Statement": [statement]}
+    user = f"ci-{settings.bucket}"
+    with closing(boto3.client("iam", **about)) as iam:
+        iam.create_user(UserName=user)
+        document = json.dumps(policy)
+        iam.put_user_policy(UserName=user, PolicyName="cache", PolicyDocument=document)
+        key = iam.create_access_key(UserName=user)["AccessKey"]
+    check = f"{settings.url}/moto-api/reset-auth"
+    httpx.post(check, content=b"0").raise_for_status()
+    try:
+        yield replace(settings, key=key["AccessKeyId"], secret=key["SecretAccessKey"])
+    finally:
+        httpx.post(check, content=b"inf").raise_for_status()
