@@ -27,6 +27,7 @@ from agents.cache.settings import exports
 from agents.drivers.base import EXIT_ERROR, Driver, DriverError
 from agents.extensions import extend
 from agents.hooks import HookError, Reason
+from agents.janitor import Janitor
 from agents.link import Gate, Link, LinkError, Stopped
 from agents.options import Options
 from agents.orphans import deliver
@@ -93,6 +94,7 @@ class Agent:
         self.board = Board()
         self._paused = ""
         self._serving = 0
+        self._janitor = Janitor()
         self._finished = False
         self._clock = clock
         self._drivers = drivers
@@ -357,6 +359,10 @@ class Agent:
         """Held while a step runs."""
         return self._steps
 
+    def tidy(self, task: Callable[[], None]) -> None:
+        """Have what a stage left removed, soon."""
+        self._janitor.do(task)
+
     def before_steps(
         self, environ: Mapping[str, str], folder: Path, write: Callable[[bytes], object]
     ) -> Mapping[str, str]:
@@ -520,6 +526,7 @@ class Agent:
         reason = self.leaving or Reason.UNKNOWN
         if not self._finished:
             self._finished = True
+            self._janitor.close()
             self._hang_up()
             self._say_goodbye(reason)
             self.state.close()

@@ -71,6 +71,9 @@ class House(Protocol):
     def step_slot(self) -> AbstractContextManager[object]:
         """Held while a step runs: bounds how many do."""
 
+    def tidy(self, task: Callable[[], None]) -> None:
+        """Have something done soon, in another thread."""
+
     def before_steps(
         self, environ: Mapping[str, str], folder: Path, write: Callable[[bytes], object]
     ) -> Mapping[str, str]:
@@ -250,6 +253,9 @@ class StageRun:
     def _clean_up(self) -> None:
         for job in self._jobs.values():
             job.spool.close()
+        self._house.tidy(self._remove)
+
+    def _remove(self) -> None:
         if self._session is not None:
             self._session.remove()
         elif self._room is not None:

@@ -231,6 +231,7 @@ def test_a_stage_that_cannot_be_kept_on_disk_is_told(
 def test_nothing_is_left_on_disk(make_agent: Make, double: Double, options: Options) -> None:
     agent = make_agent()
     run(agent, double, stage(step("a", "echo x > file")))
+    agent.finish()
     assert list((options.state_dir / "leases").iterdir()) == []
     assert list((options.state_dir / "claims").iterdir()) == []
     assert list(options.work_dir.glob("drone-*")) == []
