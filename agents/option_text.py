@@ -7,7 +7,8 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, Final
 
-from agents.option_table import GIB, GROUPS, MIB, Entry, entries
+from agents.option_rows import GIB, MIB
+from agents.option_table import GROUPS, Entry, entries
 
 _PAGE_HEAD: Final = """\
 # Options of the agent

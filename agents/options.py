@@ -16,12 +16,12 @@ from typing import Any, Final
 
 import yaml
 
+from agents.option_rows import Synonym
 from agents.option_table import (
     SEMAPHORE_PREFIX,
     VARIABLE_PREFIX,
     Entry,
     Options,
-    Synonym,
     entries,
 )
 
