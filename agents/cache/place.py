@@ -19,6 +19,8 @@ from agents.cache.backends.base import CacheError
 MAX_FILE_BYTES: Final = 256 * 1024 * 1024
 _BLOCKS: Final = "512"  # of 512 bytes: fewer, bigger writes
 _TOLD_CHARS: Final = 2000
+#: Where the programs of the agent's host are looked for.
+_PATH: Final = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 _LOOK_MS: Final = 500
 
 
@@ -115,7 +117,7 @@ class HostPlace:
     def _run(self, *command: str, **more: Any) -> subprocess.Popen[bytes]:
         """Start a program. Its folder is `/`: entering the step's needs the step's rights."""
         streams = {"stdin": subprocess.DEVNULL, "stderr": subprocess.DEVNULL, **more}
-        environ = {"PATH": os.environ.get("PATH", os.defpath), "LC_ALL": "C"}
+        environ = {"PATH": _PATH, "LC_ALL": "C"}
         try:
             return subprocess.Popen(
                 command, cwd="/", env=environ, pipesize=PIECE_BYTES, **streams, **self._rights
