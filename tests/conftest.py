@@ -30,6 +30,12 @@ for _name in [name for name in os.environ if name.startswith(("CISERVER_", "DRON
         del os.environ[_name]
 if _DATABASE:  # tests/builds/test_postgres.py runs the domain's tests again like this
     os.environ["CISERVER_DATABASE_URL"] = _DATABASE
+# Where an agent of ours runs the tests, its commands would be found before those of the tests' agents.
+os.environ["PATH"] = os.pathsep.join(
+    folder
+    for folder in os.environ["PATH"].split(os.pathsep)
+    if not (Path(folder) / "artifact").exists()
+)
 os.environ["CISERVER_DATA_DIR"] = str(_HOME / "data")
 os.environ["CISERVER_PUBLIC_URL"] = "http://ci.example.com"
 os.environ["CISERVER_REDIS_URL"] = f"redis+socket://{_HOME}/no-redis-in-unit-tests.sock"
