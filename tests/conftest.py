@@ -30,7 +30,7 @@ for _name in [name for name in os.environ if name.startswith(("CISERVER_", "DRON
         del os.environ[_name]
 if _DATABASE:  # tests/builds/test_postgres.py runs the domain's tests again like this
     os.environ["CISERVER_DATABASE_URL"] = _DATABASE
-# Where an agent of ours runs the tests, its commands would be found before those of the tests' agents.
+# An agent of ours that runs the tests has commands that would be found before those of the tests.
 os.environ["PATH"] = os.pathsep.join(
     folder
     for folder in os.environ["PATH"].split(os.pathsep)
