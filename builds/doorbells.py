@@ -42,8 +42,10 @@ class Doorbell:
 
         Empty after `timeout_s`, and after the layer came back: look yourself.
         """
+        # not `wait_for`, which swallows a cancellation that comes together with the ring
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(self._rung.wait(), timeout_s)
+            async with asyncio.timeout(timeout_s):
+                await self._rung.wait()
         self._rung.clear()
         messages, self._gathered = list(self._gathered.values()), {}
         return messages
@@ -98,7 +100,8 @@ async def doorbell(*groups: str) -> AsyncIterator[Doorbell]:
     task = asyncio.create_task(bell._listen(), context=contextvars.Context())
     try:
         with contextlib.suppress(TimeoutError):
-            await asyncio.wait_for(bell._ready.wait(), _READY_S)
+            async with asyncio.timeout(_READY_S):
+                await bell._ready.wait()
         yield bell
     finally:
         task.cancel()

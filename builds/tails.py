@@ -188,4 +188,5 @@ class Tails:
             if not table and not self._tails:
                 return
             with contextlib.suppress(TimeoutError):
-                await asyncio.wait_for(self._changed.wait(), watch.RENEW_S)
+                async with asyncio.timeout(watch.RENEW_S):
+                    await self._changed.wait()

@@ -53,7 +53,8 @@ class Follower:
         try:
             while build["status"] in states.OPEN:
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._bell.wait(), LOOK_S)
+                    async with asyncio.timeout(LOOK_S):
+                        await self._bell.wait()
                 self._bell.clear()
                 build = await self._look()
             await asyncio.gather(*self._logs.values())
