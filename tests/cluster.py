@@ -76,10 +76,10 @@ class Part:
         self.process.send_signal(number)
 
     def stop(self) -> None:
-        """End the process and everything that descends from it."""
+        """End the process, then everything that descends from it: it sees none of them die."""
         if self.process is None:
             return
-        family = [*descendants(self.process.pid), self.process.pid]
+        family = [self.process.pid, *descendants(self.process.pid)]
         for pid in family:
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, signal.SIGKILL)
