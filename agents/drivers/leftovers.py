@@ -22,6 +22,8 @@ MARK: Final = "CISERVER_STAGE"
 _PR_SET_CHILD_SUBREAPER: Final = 36
 #: How long killed processes are waited for before they are left to themselves.
 _PATIENCE_S: Final = 5.0
+#: How long a process without an environment may be in the middle of an exec.
+_EXEC_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,21 +93,32 @@ def end_adopted(key: str, leaders: Collection[int]) -> None:
     Repeats until there is none, as their own children are adopted in turn, and reaps the dead. The
     leaders themselves are their driver's to end and to wait for.
     """
-    deadline = time.monotonic() + _PATIENCE_S
+    now = time.monotonic()
+    deadline, unclear_until = now + _PATIENCE_S, now + _EXEC_S
     while time.monotonic() < deadline:
+        adopted = [seen for seen in _adopted() if seen.pid not in leaders]
         mine = [
             seen
-            for seen in _adopted()
-            if seen.pid not in leaders
-            and (seen.group in leaders or seen.session in leaders or is_marked(seen.pid, key))
+            for seen in adopted
+            if seen.group in leaders or seen.session in leaders or is_marked(seen.pid, key)
         ]
         if not mine:
-            return
+            if time.monotonic() > unclear_until or not any(_is_bare(seen.pid) for seen in adopted):
+                return
+            time.sleep(0.001)
         for seen in mine:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.kill(seen.pid, signal.SIGKILL)
         for seen in mine:
             _reap(seen.pid)
+
+
+def _is_bare(pid: int) -> bool:
+    """Whether the process shows no environment, as one does in the middle of an exec."""
+    try:
+        return not _read(f"/proc/{pid}/environ")
+    except OSError:
+        return False
 
 
 def end_marked(key: str) -> int:
