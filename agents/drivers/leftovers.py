@@ -96,14 +96,15 @@ def end_adopted(key: str, leaders: Collection[int]) -> None:
     now = time.monotonic()
     deadline, unclear_until = now + _PATIENCE_S, now + _EXEC_S
     while time.monotonic() < deadline:
-        adopted = [seen for seen in _adopted() if seen.pid not in leaders]
+        adopted = {seen: environ(seen.pid) for seen in _adopted() if seen.pid not in leaders}
         mine = [
             seen
-            for seen in adopted
-            if seen.group in leaders or seen.session in leaders or is_marked(seen.pid, key)
+            for seen, variables in adopted.items()
+            if seen.group in leaders or seen.session in leaders or _mark(key) in variables
         ]
         if not mine:
-            if time.monotonic() > unclear_until or not any(_is_bare(seen.pid) for seen in adopted):
+            # one that shows no environment may be in the middle of an exec
+            if all(adopted.values()) or time.monotonic() > unclear_until:
                 return
             time.sleep(0.001)
         for seen in mine:
@@ -111,14 +112,6 @@ def end_adopted(key: str, leaders: Collection[int]) -> None:
                 os.kill(seen.pid, signal.SIGKILL)
         for seen in mine:
             _reap(seen.pid)
-
-
-def _is_bare(pid: int) -> bool:
-    """Whether the process shows no environment, as one does in the middle of an exec."""
-    try:
-        return not _read(f"/proc/{pid}/environ")
-    except OSError:
-        return False
 
 
 def end_marked(key: str) -> int:
@@ -139,11 +132,19 @@ def end_marked(key: str) -> int:
 
 def is_marked(pid: int, key: str) -> bool:
     """Whether the process was started for the stage `key`."""
+    return _mark(key) in environ(pid)
+
+
+def environ(pid: int) -> list[bytes]:
+    """The variables that a process was started with; none if it has ended or is being started."""
     try:
-        environ = _read(f"/proc/{pid}/environ")
+        return [entry for entry in _read(f"/proc/{pid}/environ").split(b"\0") if entry]
     except OSError:
-        return False
-    return f"{MARK}={key}".encode() in environ.split(b"\0")
+        return []
+
+
+def _mark(key: str) -> bytes:
+    return f"{MARK}={key}".encode()
 
 
 def _adopted() -> Iterator[Seen]:
