@@ -51,6 +51,15 @@ fi
 
 engine_answers() { docker version >/dev/null 2>&1 || curl -s --unix-socket /var/run/docker.sock http://d/_ping >/dev/null 2>&1; }
 
+# whether a process of that name lives; one that is dead but not yet reaped does not
+lives() {
+  local comm
+  for comm in $(grep -lsx "$1" /proc/[0-9]*/comm); do
+    if grep -qsE '^State:[[:space:]]+[^ZX]' "${comm%comm}status"; then return 0; fi
+  done
+  return 1
+}
+
 if ! engine_answers; then
   if [ "$(id -u)" != 0 ]; then
     echo "tests need a Docker engine that this user may talk to (DOCKER_HOST or the group docker)" >&2
@@ -59,9 +68,8 @@ if ! engine_answers; then
   echo "starting a Docker engine"
   mkdir -p build
   # an engine that was killed leaves these, and their numbers may be another process's by now
-  if ! grep -qsxE 'dockerd|containerd' /proc/[0-9]*/comm; then
-    rm -f /var/run/docker.pid /var/run/docker/containerd/containerd.pid
-  fi
+  lives dockerd || rm -f /var/run/docker.pid
+  lives containerd || rm -f /var/run/docker/containerd/containerd.pid
   setsid dockerd >build/dockerd.log 2>&1 </dev/null &
   for _ in $(seq 120); do
     if engine_answers; then break; fi
