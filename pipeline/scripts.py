@@ -2,7 +2,8 @@
 
 Source: drone-runner-docker's script (reference: pipeline format, section 4), in the safe form it
 asks for: a trace line is printed, never executed, and keeps backslashes and backticks; the script
-is a file or an argument of `sh`, so that no command can eat the rest of it from its input.
+is a file or an argument of `sh`, so that no command can eat the rest of it from its input. Windows
+steps read theirs from the variable DRONE_SCRIPT, as in Drone.
 
 What the agent adds when a step starts, over `StageSpec.environment` and `StepSpec.environment`:
 DRONE_STEP_NAME, DRONE_STEP_NUMBER, DRONE_STAGE_STATUS and DRONE_BUILD_STATUS (`failure` once the
@@ -23,6 +24,23 @@ fi
 _UNSET = """\
 unset DRONE_SCRIPT DRONE_NETRC_MACHINE DRONE_NETRC_USERNAME DRONE_NETRC_PASSWORD DRONE_NETRC_FILE
 """
+_POWERSHELL_NETRC = """\
+if ($Env:DRONE_NETRC_FILE) {
+$Env:DRONE_NETRC_FILE | Out-File -Encoding ascii (Join-Path $Env:USERPROFILE '_netrc')
+}
+"""
+_POWERSHELL_UNSET = "".join(
+    f"$Env:{name} = $null\n" for name in _UNSET.split() if name.startswith("DRONE_")
+)
+#: What may not stand as it is between double quotes of PowerShell; typographic ones count as such.
+_POWERSHELL_ESCAPES = str.maketrans(
+    {
+        **{char: "`" + char for char in '`$"\u201c\u201d\u201e'},
+        "\n": "`n",
+        "\r": "`r",
+        "\t": "`t",
+    }
+)
 
 
 def posix(commands: Sequence[str], *, netrc: bool) -> str:
@@ -40,3 +58,23 @@ def posix(commands: Sequence[str], *, netrc: bool) -> str:
 def quote(text: str) -> str:
     """`text` as one word of a POSIX shell."""
     return "'" + text.replace("'", "'\\''") + "'"
+
+
+def powershell(commands: Sequence[str], *, netrc: bool) -> str:
+    """A PowerShell script that runs `commands` and stops at the first that fails.
+
+    A command fails by an error of PowerShell or by a program's exit code above 0, which becomes the
+    script's. `netrc` writes the variable DRONE_NETRC_FILE to _netrc in USERPROFILE.
+    """
+    parts = ['$ErrorActionPreference = "Stop"\n', _POWERSHELL_NETRC if netrc else ""]
+    parts.append(_POWERSHELL_UNSET)
+    for command in commands:
+        trace = quote_powershell("+ " + command)
+        parts.append(f"\necho {trace}\n{command}\n")
+        parts.append("if ($LastExitCode -gt 0) { exit $LastExitCode }\n")
+    return "".join(parts).replace("\0", "")
+
+
+def quote_powershell(text: str) -> str:
+    """`text` as one double-quoted word of PowerShell, of which nothing is expanded."""
+    return '"' + text.translate(_POWERSHELL_ESCAPES) + '"'

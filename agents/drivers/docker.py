@@ -36,6 +36,7 @@ from agents.drivers.docker_container import (
     GO,
     SCRIPT_PATH,
     TOOLS_PATH,
+    WINDOWS,
     Site,
     body,
     checkout_folder,
@@ -382,8 +383,8 @@ class DockerSession:
                 raise
             self._engine.pull(step.image, self._auths, tell)
             container = self._create(step, environ, site)
-        text = script(step, environ)
-        if text and is_long(text):
+        text = script(step, environ, self._spec.os)
+        if self._spec.os != WINDOWS and is_long(text):
             self._engine.put(container, "/", [tar_of({SCRIPT_PATH.lstrip("/"): text}, 0o644)])
         if text and container not in self._tools:
             programs = tar_of(shim.programs(TOOLS_PATH, PATIENCE_S), 0o755, TOOLS_PATH.lstrip("/"))

@@ -13,7 +13,7 @@ from pathlib import PurePosixPath
 from typing import Any, Final
 
 from agents.option_table import Options
-from pipeline.scripts import posix
+from pipeline.scripts import posix, powershell
 from pipeline.spec import SERVICE, StageSpec, StepSpec, Volume
 
 #: Who made an object: the agent that may remove it.
@@ -29,6 +29,10 @@ GO: Final = b"\n"
 #: Where a step has the command `cache`, and asks the agent.
 TOOLS_PATH: Final = "/.ciserver"
 TOOLS: Final = f'PATH="$PATH:{TOOLS_PATH}"\n'
+WINDOWS: Final = "windows"
+#: `HOLD` for PowerShell.
+WINDOWS_HOLD: Final = "if ($null -eq [Console]::In.ReadLine()) { exit 137 }\n"
+_WINDOWS_SHELL: Final = ("powershell", "-noprofile", "-noninteractive", "-command")
 _LOG_CONFIG: Final = {
     "Type": "local",
     "Config": {"max-size": "10m", "max-file": "2", "compress": "false"},
@@ -77,10 +81,12 @@ def expired(found: Mapping[str, str], now: float | None = None) -> bool:
     return text.isdigit() and int(text) < (time.time() if now is None else now)
 
 
-def script(step: StepSpec, environ: Mapping[str, str]) -> str:
+def script(step: StepSpec, environ: Mapping[str, str], system: str = "linux") -> str:
     """The shell script of a step's commands; empty for a plugin or a plain image."""
     if not step.commands:
         return ""
+    if system == WINDOWS:
+        return WINDOWS_HOLD + powershell(step.commands, netrc="DRONE_NETRC_FILE" in environ)
     return HOLD + TOOLS + posix(step.commands, netrc="DRONE_NETRC_FILE" in environ)
 
 
@@ -120,7 +126,7 @@ def body(
     folder = step.working_dir or _default_folder(spec, step)
     if folder:
         found["WorkingDir"] = folder
-    found.update(_program(step, environ))
+    found.update(_program(spec, step, environ))
     if not step.network_mode:
         endpoint = {"Aliases": [step.name]}
         found["NetworkingConfig"] = {"EndpointsConfig": {site.network: endpoint}}
@@ -134,11 +140,13 @@ def _default_folder(spec: StageSpec, step: StepSpec) -> str:
     return spec.workspace.working_dir
 
 
-def _program(step: StepSpec, environ: Mapping[str, str]) -> dict[str, Any]:
-    text = script(step, environ)
+def _program(spec: StageSpec, step: StepSpec, environ: Mapping[str, str]) -> dict[str, Any]:
+    text = script(step, environ, spec.os)
     if text:
-        command = ["/bin/sh", SCRIPT_PATH] if is_long(text) else ["/bin/sh", "-c", text]
         held = {"OpenStdin": True, "StdinOnce": True, "AttachStdin": True}
+        if spec.os == WINDOWS:
+            return {**_powershell(text, environ), **held}
+        command = ["/bin/sh", SCRIPT_PATH] if is_long(text) else ["/bin/sh", "-c", text]
         return {"Entrypoint": command[:-1], "Cmd": command[-1:], **held}
     found: dict[str, Any] = {}
     if step.entrypoint:
@@ -146,6 +154,16 @@ def _program(step: StepSpec, environ: Mapping[str, str]) -> dict[str, Any]:
     if step.command:
         found["Cmd"] = list(step.command)
     return found
+
+
+def _powershell(text: str, environ: Mapping[str, str]) -> dict[str, Any]:
+    """PowerShell takes its script from a variable. Source: reference section 4."""
+    values = {**environ, "DRONE_SCRIPT": text, "SHELL": "powershell.exe"}
+    return {
+        "Entrypoint": list(_WINDOWS_SHELL),
+        "Cmd": ["$Env:DRONE_SCRIPT | iex"],
+        "Env": [f"{name}={value}" for name, value in values.items()],
+    }
 
 
 def _host(spec: StageSpec, step: StepSpec, options: Options, site: Site) -> dict[str, Any]:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pipeline.scripts import posix, quote
+from pipeline.scripts import posix, powershell, quote, quote_powershell
 
 
 def run(script: str, **environ: str) -> subprocess.CompletedProcess[str]:
@@ -85,3 +85,52 @@ def test_no_netrc_without_the_variable(tmp_path: Path) -> None:
 @given(st.text(st.characters(exclude_characters="\0\r", codec="utf-8")))
 def test_a_quoted_word_is_the_word(text: str) -> None:
     assert run(f"printf %s {quote(text)}").stdout == text
+
+
+POWERSHELL = """\
+$ErrorActionPreference = "Stop"
+$Env:DRONE_SCRIPT = $null
+$Env:DRONE_NETRC_MACHINE = $null
+$Env:DRONE_NETRC_USERNAME = $null
+$Env:DRONE_NETRC_PASSWORD = $null
+$Env:DRONE_NETRC_FILE = $null
+
+echo "+ go build"
+go build
+if ($LastExitCode -gt 0) { exit $LastExitCode }
+
+echo "+ echo `$Env:PATH `"a b`""
+echo $Env:PATH "a b"
+if ($LastExitCode -gt 0) { exit $LastExitCode }
+"""
+
+
+def test_a_windows_step_is_traced_and_stops_at_a_failure() -> None:
+    assert powershell(["go build", 'echo $Env:PATH "a b"'], netrc=False) == POWERSHELL
+
+
+def test_a_windows_step_finds_the_credentials_of_git_in_its_profile() -> None:
+    first, *rest = powershell([], netrc=True).splitlines(keepends=True)
+
+    assert first + "".join(rest[3:]) == POWERSHELL[: POWERSHELL.index("\necho")]
+    assert rest[:3] == [
+        "if ($Env:DRONE_NETRC_FILE) {\n",
+        "$Env:DRONE_NETRC_FILE | Out-File -Encoding ascii (Join-Path $Env:USERPROFILE '_netrc')\n",
+        "}\n",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "quoted"),
+    [
+        ("a b", '"a b"'),
+        ("$x $(y)", '"`$x `$(y)"'),
+        ('say "hi"', '"say `"hi`""'),
+        ("tick ` tick", '"tick `` tick"'),
+        ("back\\slash 'q'", "\"back\\slash 'q'\""),
+        ("one\r\n\ttwo", '"one`r`n`ttwo"'),
+        ("\u201csmart\u201d \u201elow", '"`\u201csmart`\u201d `\u201elow"'),
+    ],
+)
+def test_nothing_is_expanded_in_a_windows_trace(text: str, quoted: str) -> None:
+    assert quote_powershell(text) == quoted

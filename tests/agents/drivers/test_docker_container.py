@@ -66,6 +66,25 @@ def test_commands_are_an_argument_of_the_shell() -> None:
     assert found["Cmd"] == [script(step(commands=("make",)), {})]
 
 
+def test_windows_commands_are_a_variable_of_powershell() -> None:
+    windows = {"os": "windows", "workspace": Workspace("c:\\drone\\src", "", "c:\\drone\\src")}
+    found = made(step(commands=("dir", "x" * MAX_ARGUMENT_BYTES)), stage=windows)
+    text = script(step(commands=("dir", "x" * MAX_ARGUMENT_BYTES)), {}, "windows")
+
+    assert found["Entrypoint"] == ["powershell", "-noprofile", "-noninteractive", "-command"]
+    assert found["Cmd"] == ["$Env:DRONE_SCRIPT | iex"]
+    assert found["Env"] == ["A=1", "EMPTY=", f"DRONE_SCRIPT={text}", "SHELL=powershell.exe"]
+    assert found["WorkingDir"] == "c:\\drone\\src"
+    assert 'echo "+ dir"\ndir\n' in text
+
+
+def test_a_windows_plugin_runs_what_its_image_says() -> None:
+    found = made(step(), stage={"os": "windows"})
+
+    assert not {"Entrypoint", "Cmd", "OpenStdin"} & set(found)
+    assert found["Env"] == ["A=1", "EMPTY="]
+
+
 def test_long_commands_are_a_file() -> None:
     found = made(step(commands=("x" * MAX_ARGUMENT_BYTES,)))
 
