@@ -178,6 +178,9 @@ class Agent(models.Model):
     variant = models.CharField(max_length=50, blank=True)
     kernel = models.CharField(max_length=250, blank=True)
     labels = models.JSONField(default=dict, blank=True)
+    relabelled = models.JSONField(
+        null=True, blank=True, help_text="labels instead of those the agent says; empty: its own"
+    )
     types = models.JSONField(default=list, blank=True)
     capacity = models.PositiveIntegerField(default=2)
     state = models.CharField(max_length=20, default="idle", help_text="as the agent last said")
@@ -185,8 +188,10 @@ class Agent(models.Model):
     busy = models.PositiveIntegerField(default=0)
     load = models.FloatField(default=0)
     disk_free_bytes = models.BigIntegerField(default=0)
-    disabled = models.BooleanField(default=False, help_text="gets no work")
-    drain = models.BooleanField(default=False, help_text="finishes what it has, then leaves")
+    disabled = models.BooleanField(
+        default=False, help_text="finishes what it has, then leaves and may not come back"
+    )
+    drain = models.BooleanField(default=False, help_text="finishes what it has, takes nothing new")
     joined = models.DateTimeField()
     seen = models.DateTimeField()
     left = models.DateTimeField(null=True, blank=True)
@@ -318,6 +323,24 @@ class Lease(models.Model):
             models.UniqueConstraint(fields=["stage", "attempt"], name="one_lease_per_attempt"),
         ]
         indexes: ClassVar = [models.Index(fields=["state", "agent"], name="leases_by_state")]
+
+
+class Hold(models.Model):
+    """A failed step that its agent keeps for debugging, as long as the row is there. `shell` names
+    the one viewer at its shell."""
+
+    step = models.OneToOneField(Step, on_delete=models.CASCADE, primary_key=True)
+    lease = models.ForeignKey(Lease, on_delete=models.CASCADE, related_name="holds")
+    exit_code = models.IntegerField(default=0)
+    created = models.DateTimeField()
+    expires = models.DateTimeField(help_text="unless somebody works in its shell")
+    released = models.BooleanField(default=False, help_text="the agent is told to go on")
+    shell = models.CharField(max_length=32, blank=True)
+    user = models.ForeignKey(User, on_delete=models.SET_NULL, null=True, blank=True)
+    shell_seen = models.DateTimeField(null=True, blank=True)
+
+    def __str__(self) -> str:
+        return str(self.step)
 
 
 class Secret(models.Model):

@@ -176,6 +176,10 @@ class StageSpec:
     fork: bool = False
     private: bool = False
     debug: bool = False
+    #: How long a failed step is kept for whoever wants to look into it, counted anew with every key
+    #: that is pressed, and how long at most; 0: not at all.
+    debug_s: float = 0.0
+    debug_max_s: float = 0.0
     timeout_s: float = 3600.0
     environment: Pairs = field(default_factory=dict)
     workspace: Workspace = Workspace()

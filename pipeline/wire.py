@@ -28,6 +28,8 @@ to run |
      |
 | `GET leases/{lease}/artifacts/{path}?offset=P` |                 | 200 bytes
      |
+| `GET leases/{lease}/steps/{n}/shell`        | a websocket, see Shell | 101
+     |
 
 Errors are `{"message": text, "code": text}`: 400 malformed, 401 unknown or revoked token, 403 not
 this
@@ -54,6 +56,12 @@ MAX_REPORTS_BYTES: Final = 16 * 1024 * 1024
 #: An artifact travels in parts of at most so many bytes, either way.
 MAX_PART_BYTES: Final = 4 * 1024 * 1024
 LOG_CONTENT_TYPE: Final = "application/zstd"
+#: So many bytes of a shell's output may be on their way to its viewer, and of input to the shell,
+#: before the other end has said that it `took` some.
+SHELL_WINDOW_BYTES: Final = 128 * 1024
+SHELL_INPUT_BYTES: Final = 64 * 1024
+#: The largest frame of a shell, either way.
+SHELL_FRAME_BYTES: Final = 32 * 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -172,6 +180,18 @@ class LogPart:
 
 
 @dataclass(frozen=True, slots=True)
+class HoldReport:
+    """A step that has failed and is kept for debugging; until then it counts as running.
+
+    It ends in `left_ms` unless somebody works in its shell.
+    """
+
+    step: int
+    exit_code: int = 0
+    left_ms: int = 0
+
+
+@dataclass(frozen=True, slots=True)
 class Report:
     """A whole snapshot of a stage attempt; order and repeats do not matter.
 
@@ -191,17 +211,19 @@ class Report:
     stopped_ms: int = -1
     steps: tuple[StepReport, ...] = ()
     logs: tuple[LogPart, ...] = ()
+    holds: tuple[HoldReport, ...] = ()
     v: int = PROTOCOL
 
 
 @dataclass(frozen=True, slots=True)
 class Pace:
     """The answer to a report. `next` gives per step number the position the server has, for its
-    logs."""
+    logs; `release` lists steps that nobody wants kept any more."""
 
     cancel: bool = False
     pace_ms: int = 1000
     next: Mapping[str, int] = field(default_factory=dict)
+    release: tuple[int, ...] = ()
     v: int = PROTOCOL
 
 
@@ -252,4 +274,31 @@ class Artifacts:
     """The file of a name, or all files below it, in the order of their paths."""
 
     files: tuple[ArtifactFile, ...] = ()
+    v: int = PROTOCOL
+
+
+@dataclass(frozen=True, slots=True)
+class Shell:
+    """A word on a shell's websocket, as a text frame; its bytes are binary frames.
+
+    The agent opens the socket when it begins to keep a failed step and opens it again when it is
+    lost. Between it and a viewer the server passes on:
+
+    - to the agent: `attach` (`cols`, `rows`; `text` names the viewer: from now on it is his),
+      `resize`, `took` (so many `bytes` of output were shown), `detach`, `end` (`text`: who wants
+      it), and input as bytes;
+    - to the viewer: `attached` (`text` as in `attach`; what the shell has written lately follows as
+      if it were new), `took` (so many `bytes` of input reached the shell), `ended` (`text` says
+      why, `code` is the shell's exit code; -1: it did not end by itself), and output as bytes.
+
+    Both ends keep to the windows above. The server adds `waiting` for the viewer: his agent is not
+    connected just now. Whoever reads a kind he does not know ignores it.
+    """
+
+    kind: str
+    text: str = ""
+    cols: int = 0
+    rows: int = 0
+    bytes: int = 0
+    code: int = -1
     v: int = PROTOCOL
