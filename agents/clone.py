@@ -14,6 +14,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shlex
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -22,6 +23,7 @@ from typing import Final
 
 from agents.drivers.base import EXIT_ERROR, EXIT_KILLED, Outcome, Room, Sink
 from agents.drivers.exec import ExecProcess, spawn
+from agents.options import Options
 from pipeline.spec import CloneSpec, Netrc
 
 _TAG: Final = "refs/tags/"
@@ -30,6 +32,31 @@ _PULL: Final = re.compile(r"refs/(pull|pull-request|pull-requests|merge-requests
 _RETRY_S: Final = 1.0
 _COMMIT: Final = re.compile(r"[0-9a-fA-F]{4,64}")
 _SHA: Final = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
+_SSH: Final = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15")
+#: How much of git's last words we look at for what we can explain.
+_WORDS_BYTES: Final = 4096
+#: What ssh or git says, and what the owner of this host can do about it.
+_HINTS: Final = (
+    (
+        rb"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key verification failed",
+        "this agent does not trust the git host's key: put it into known_hosts of the agent's "
+        "user, or into the file of the option git-ssh-known-hosts",
+    ),
+    (
+        rb"UNPROTECTED PRIVATE KEY FILE",
+        "ssh uses no key that others can read: chmod 600 the file of the key",
+    ),
+    (
+        rb"Permission denied \([a-z,-]+\)",
+        "the git host refuses this agent's ssh key: give it the public half, or name another key "
+        "with the option git-ssh-key",
+    ),
+    (
+        rb"could not read (Username|Password) for|Authentication failed for",
+        "the git host wants another login: the server's CISERVER_GIT_CREDENTIALS gives agents one "
+        "for private repositories, else the file .netrc of the agent's user counts",
+    ),
+)
 
 
 class CloneProcess:
@@ -44,10 +71,13 @@ class CloneProcess:
         mirrors: Path,
         environ: Mapping[str, str],
         netrc: Netrc | None = None,
+        ssh: str = "",
     ) -> None:
-        self._spec, self._room, self._sink = spec, room, sink
+        self._spec, self._room, self._sink = spec, room, _Heard(sink)
         self._mirror = mirrors / (hashlib.sha256(spec.remote.encode()).hexdigest()[:32] + ".git")
         self._environ = _environ(spec, room, environ, netrc)
+        if ssh or "GIT_SSH_COMMAND" not in self._environ:
+            self._environ["GIT_SSH_COMMAND"] = ssh or shlex.join(_SSH)
         self._netrc = netrc
         self._lock = threading.Lock()
         self._process: ExecProcess | None = None
@@ -63,6 +93,7 @@ class CloneProcess:
                 _write_netrc(self._room, self._netrc)
             self._clone()
         except _Failed as failed:
+            self._explain()
             return Outcome(EXIT_KILLED if self._killed.is_set() else failed.code)
         except OSError as fault:
             return Outcome(EXIT_ERROR, error=f"cannot clone: {fault}")
@@ -195,6 +226,13 @@ class CloneProcess:
         )
         return done.returncode
 
+    def _explain(self) -> None:
+        """Say what can be done, where git's last words tell."""
+        for pattern, advice in _HINTS:
+            if re.search(pattern, self._sink.tail):
+                self._say(f"[ci] {advice}")
+                return
+
     def _say(self, line: str) -> None:
         self._sink.write(line.encode() + b"\n")
 
@@ -207,6 +245,29 @@ def _odd(spec: CloneSpec) -> str:
         if text.startswith("-") or any(ord(character) < 32 for character in text):
             return f"{text!r} is no name of a remote, ref or branch"
     return "" if spec.remote else "the repository has no address to clone from"
+
+
+def ssh_command(options: Options) -> str:
+    """GIT_SSH_COMMAND for the key and the hosts of the options; empty where they name neither."""
+    key, hosts = options.git_ssh_key, options.git_ssh_known_hosts
+    words = ["-i", key, "-o", "IdentitiesOnly=yes"] if key else []
+    if hosts:
+        words += ["-o", f'UserKnownHostsFile="{hosts}"', "-o", "StrictHostKeyChecking=yes"]
+        words += ["-o", "GlobalKnownHostsFile=/dev/null"]
+    return shlex.join([*_SSH, *words]) if words else ""
+
+
+class _Heard:
+    """Passes output on and remembers its end."""
+
+    def __init__(self, sink: Sink) -> None:
+        self._sink = sink
+        self.tail = b""
+
+    def write(self, data: bytes) -> None:
+        """Pass it on."""
+        self.tail = (self.tail + data)[-_WORDS_BYTES:]
+        self._sink.write(data)
 
 
 class _Failed(Exception):
@@ -225,16 +286,24 @@ _CONFIG: Final = (
 )  # fmt: skip
 
 
+_HARMLESS: Final = re.compile(
+    r"GIT_(AUTHOR|COMMITTER)_(NAME|EMAIL|DATE)|(HTTPS?|NO)_PROXY|(https?|no)_proxy"
+)
+
+
 def _environ(
     spec: CloneSpec, room: Room, environ: Mapping[str, str], netrc: Netrc | None
 ) -> dict[str, str]:
-    """git's environment: the host's, the commit's author, and the netrc's home if there is one."""
+    """git's environment: the host's, the commit's author, and the netrc's home if there is one.
+
+    `environ` has what the pipeline file says, and most variables of git's make it run programs, on
+    this host and outside any container: only those that cannot are taken.
+    """
     names = ("PATH", "HOME", "USER", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "GIT_SSH_COMMAND", "LANG")
     found = {name: os.environ[name] for name in names if name in os.environ}
-    for name, value in environ.items():
-        if name.startswith(("GIT_", "HTTP_", "HTTPS_", "NO_PROXY", "http_", "https_", "no_proxy")):
-            found[name] = value
+    found |= {name: value for name, value in environ.items() if _HARMLESS.fullmatch(name)}
     found["GIT_TERMINAL_PROMPT"] = "0"
+    found["GIT_ASKPASS"] = ""
     if netrc is not None:
         found["HOME"] = str(_netrc_home(room))
     if spec.skip_verify:

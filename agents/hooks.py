@@ -31,6 +31,9 @@ SHUTDOWN_VARIABLES: Final = ("CISERVER_AGENT_SHUTDOWN_REASON", "SEMAPHORE_AGENT_
 _SHUTDOWN_LIMIT_S: Final = 300.0
 _READ_BYTES: Final = 64 * 1024
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+#: Variables of a stage that a hook sees. Others (BASH_ENV, LD_PRELOAD, PATH, …) would let a
+#: pipeline file run things on the host, outside any container.
+_OF_THE_STAGE: Final = re.compile(r"(DRONE|CI|SEMAPHORE|GIT_AUTHOR|GIT_COMMITTER)(_\w+)?")
 #: What a shell sets by itself says nothing about what a sourced hook wants.
 _OF_THE_SHELL: Final = frozenset({"_", "SHLVL", "PWD", "OLDPWD", "BASH_EXECUTION_STRING"})
 
@@ -112,11 +115,11 @@ def pre_job(options: Options, environ: Mapping[str, str], folder: Path, write: W
     if not options.pre_job_hook_path:
         return Ran()
     path = options.pre_job_hook_path
-    sourced = options.source_pre_job_hook
+    seen = _seen(options, environ)
     ran = (
-        _run_sourced(path, environ, folder, write)
-        if sourced
-        else _run([*_shell(), path], environ, folder, write)
+        _run_sourced(path, seen, folder, write)
+        if options.source_pre_job_hook
+        else _run([*_shell(), path], seen, folder, write)
     )
     if ran.exit_code:
         text = f"the pre-job hook {path} ended with exit code {ran.exit_code}"
@@ -137,7 +140,7 @@ def post_job(
         return
     words = {"success": "passed", "killed": "stopped"}
     told = {
-        **environ,
+        **_seen(options, environ),
         "SEMAPHORE_JOB_RESULT": words.get(result, "failed"),
         "CISERVER_STAGE_STATUS": result,
     }
@@ -161,6 +164,12 @@ def shutdown(options: Options, reason: Reason) -> None:
         log.error("hook.shutdown-failed", path=path, reason=str(fault))
         return
     log.info("hook.shutdown", path=path, reason=reason.value, exit_code=ended.returncode)
+
+
+def _seen(options: Options, environ: Mapping[str, str]) -> dict[str, str]:
+    """What a hook sees of a stage's variables, and the host owner's own."""
+    of_stage = {name: text for name, text in environ.items() if _OF_THE_STAGE.fullmatch(name)}
+    return {**of_stage, **environment(options)}
 
 
 def _shell() -> list[str]:

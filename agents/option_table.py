@@ -71,6 +71,7 @@ GROUPS: Final = (
     ("Identity and capacity", "name"),
     ("Life cycle", "backoff"),
     ("Hooks and environment of stages", "pre_job_hook_path"),
+    ("Clone", "git_ssh_key"),
     ("Isolation and Docker", "isolation"),
     ("Policy", "plugin_pull"),
     ("Extensions", "env_plugin_endpoint"),
@@ -258,6 +259,13 @@ class Options:
     )
     max_log_size: int = size_row(
         100 * MIB, "Longest log of a step; beyond it the middle is left out.", low=64 * 1024
+    )
+
+    git_ssh_key: str = path_row(
+        "", "The private key for `ssh://`; empty: as `ssh` finds one.", must_exist=True
+    )
+    git_ssh_known_hosts: str = path_row(
+        "", "Keys of git hosts, the only ones trusted; empty: as `ssh` knows them.", must_exist=True
     )
 
     isolation: str = text_row(

@@ -23,7 +23,7 @@ import structlog
 from agents import results
 from agents.artifacts import Shelf
 from agents.cache.shim import ARTIFACT
-from agents.clone import CloneProcess
+from agents.clone import CloneProcess, ssh_command
 from agents.courier import FIRST_BATCH_S, Courier
 from agents.drivers.base import (
     EXIT_ERROR,
@@ -461,6 +461,7 @@ class StageRun:
                 mirrors=self._options.work_dir / "mirrors",
                 environ=environ,
                 netrc=self.spec.netrc,
+                ssh=ssh_command(self._options),
             )
         assert self._session is not None  # noqa: S101 - a stage without a session starts nothing
         return self._session.start(step.spec, environ, job.spool)

@@ -40,6 +40,10 @@ def _directory(value: str) -> Path:
     return Path(value).expanduser().resolve()
 
 
+def _file(value: str) -> str:
+    return str(Path(value).expanduser().absolute()) if value else ""
+
+
 def _flag(value: str) -> bool:
     if value.lower() in ("true", "1", "yes", "on"):
         return True
@@ -188,6 +192,12 @@ SETTINGS: Final = (
         synonyms=("DRONE_USER_CREATE",),
         secret=True,
     ),
+    Setting(
+        "subset_labels",
+        "false",
+        "whether agents of every repository may have more labels than a stage asks for",
+        _flag,
+    ),
     Setting("agent", "true", "whether `ci up` also starts an agent on this machine", _flag),
     Setting(
         "lanes",
@@ -265,6 +275,18 @@ SETTINGS: Final = (
         secret=True,
     ),
     Setting(
+        "git_ssh_key",
+        "",
+        "the file of the private key for `ssh://`, without passphrase; empty: as `ssh` finds one",
+        _file,
+    ),
+    Setting(
+        "git_ssh_known_hosts",
+        "",
+        "the file of the keys of git hosts, the only ones trusted; empty: as `ssh` knows them",
+        _file,
+    ),
+    Setting(
         "webhook_endpoint",
         "",
         "addresses that are told of every build's changes, by commas",
@@ -329,6 +351,7 @@ class Env:
     encryption_keys: tuple[str, ...]
     join_token: str
     user_create: str
+    subset_labels: bool
     agent: bool
     lanes: int
     lease_report_s: int
@@ -343,6 +366,8 @@ class Env:
     starlark_step_limit: int
     starlark_size_limit: int
     git_credentials: tuple[str, ...]
+    git_ssh_key: str
+    git_ssh_known_hosts: str
     webhook_endpoint: tuple[str, ...]
     webhook_secret: str
     server: str

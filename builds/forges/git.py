@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from django.conf import settings
 
 from builds.forges.base import Commit, ForgeError, NotFound, Snapshot, Source, Unreachable
+from builds.forges.reasons import reason, ssh_command
 
 READ_TIMEOUT_S = 30
 FETCH_TIMEOUT_S = 120
@@ -142,9 +143,15 @@ def credentials(urls: tuple[str, ...]) -> dict[str, Credential]:
     found = {}
     for url in urls:
         parts = urlsplit(url)
-        host = f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
-        found[host] = Credential(host, unquote(parts.username or ""), unquote(parts.password or ""))
+        login, password = unquote(parts.username or ""), unquote(parts.password or "")
+        found[host(url)] = Credential(host(url), login, password)
     return found
+
+
+def host(url: str) -> str:
+    """The scheme, name and port of a URL."""
+    parts = urlsplit(url)
+    return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
 def local_path(url: str) -> Path | None:
@@ -198,11 +205,10 @@ def _words(rev: str) -> tuple[str, str]:
 
 
 def _unreachable(source: Source, stderr: bytes) -> Unreachable:
-    lines = stderr.decode(errors="replace").strip().splitlines()
-    reasons = [line for line in lines if line.startswith(("fatal:", "ssh:", "error:"))] or lines
-    reason = re.sub(r"^(fatal|error): ", "", reasons[0]) if reasons else "git gave no reason"
-    reason = reason.replace(source.url, redact(source.url))
-    return Unreachable(f"{source.slug}: cannot read {redact(source.url)}: {reason}")
+    has_login = host(source.url) in credentials(settings.GIT_CREDENTIALS)
+    why = reason(stderr.decode(errors="replace"), has_login=has_login)
+    shown = redact(source.url)
+    return Unreachable(f"{source.slug}: cannot read {shown}: {why.replace(source.url, shown)}")
 
 
 def _objects(folder: Path, *names: str) -> list[tuple[str, str, bytes] | None]:
@@ -264,7 +270,8 @@ def _environ() -> dict[str, str]:
         **_headers(),
         "GIT_TERMINAL_PROMPT": "0",
         "GIT_OPTIONAL_LOCKS": "0",
-        "GIT_SSH_COMMAND": "ssh -o BatchMode=yes -o ConnectTimeout=15",
+        "GIT_ASKPASS": "",  # nor any window: git would ask SSH_ASKPASS next
+        "GIT_SSH_COMMAND": ssh_command(settings.GIT_SSH_KEY, settings.GIT_SSH_KNOWN_HOSTS),
         "LC_ALL": "C",
     }
 

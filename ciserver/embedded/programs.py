@@ -62,6 +62,8 @@ class Programs:
         environ = {
             "CISERVER_AGENT_STATE_DIR": str(settings.data_dir / "agent"),
             "CISERVER_AGENT_EXEC_UNTRUSTED": "true",  # embedded mode is no boundary and says so
+            "CISERVER_AGENT_GIT_SSH_KEY": settings.git_ssh_key,
+            "CISERVER_AGENT_GIT_SSH_KNOWN_HOSTS": settings.git_ssh_known_hosts,
             **self._environ,
             "CISERVER_AGENT_SERVER": f"http://{_reachable(settings.host)}:{settings.port}",
             "CISERVER_AGENT_TOKEN": settings.join_token,

@@ -246,3 +246,35 @@ def test_credentials_are_git_alones(clone: Clone, repo: Repo) -> None:
     assert "s3cret" not in sink.text
     assert not (room.home / ".netrc").exists()
     assert not any(b"s3cret" in p.read_bytes() for p in room.source.rglob("*") if p.is_file())
+
+
+@pytest.mark.parametrize(
+    "variables",
+    [
+        {"GIT_SSH_COMMAND": "touch {mark};"},
+        {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.sshCommand"},
+        {"GIT_CONFIG_COUNT": "1", "GIT_CONFIG_KEY_0": "core.fsmonitor"},
+        {"GIT_TRACE": "{mark}"},
+        {"GIT_EXEC_PATH": "{programs}"},
+        {"PATH": "{programs}"},
+        {"GIT_SSH": "{programs}/git"},
+    ],
+    ids=lambda variables: "-".join(variables.values())[-20:],
+)
+def test_a_pipelines_variables_run_nothing_on_the_host(
+    tmp_path: Path, repo: Repo, variables: dict[str, str]
+) -> None:
+    """What they could run is neither the stage's user nor in its container."""
+    mark, programs = tmp_path / "mark", tmp_path / "programs"
+    programs.mkdir()
+    for name in ("git", "git-upload-pack", "git-fetch", "git-remote-https"):
+        (programs / name).write_text(f"#!/bin/sh\necho > {mark}\n")
+        (programs / name).chmod(0o755)
+    environ = {k: v.format(mark=mark, programs=programs) for k, v in variables.items()}
+    environ.setdefault("GIT_CONFIG_VALUE_0", f"touch {mark};")
+
+    for remote in (str(repo.folder), "ssh://127.0.0.1:1/nothing"):
+        room, sink = make_room(tmp_path / "work"), Collected()
+        spec = CloneSpec(remote=remote, ref="refs/heads/main", branch="main")
+        CloneProcess(spec, room, sink, mirrors=tmp_path / "mirrors", environ=environ).wait()
+        assert not mark.exists(), sink.text

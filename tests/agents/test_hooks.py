@@ -96,8 +96,12 @@ def test_a_sourced_hook_changes_variables_of_steps(tmp_path: Path, script: Any) 
     out: list[bytes] = []
 
     ran = pre_job(
-        options(pre_job_hook_path=path, source_pre_job_hook=True),
-        {"A": "old", "B": "same"},
+        options(
+            pre_job_hook_path=path,
+            source_pre_job_hook=True,
+            env_vars={"A": "old", "B": "same"},
+        ),
+        {},
         tmp_path,
         out.append,
     )
@@ -123,6 +127,30 @@ def test_hooks_do_not_see_the_tokens_of_the_agent(
     pre_job(options(pre_job_hook_path=script("env")), {}, tmp_path, out.append)
 
     assert b"hunter2" not in b"".join(out)
+
+
+@pytest.mark.parametrize("sourced", [False, True])
+@pytest.mark.parametrize("name", ["BASH_ENV", "PATH", "LD_PRELOAD", "HOME", "PS4"])
+def test_a_pipelines_variables_do_not_steer_hooks(
+    tmp_path: Path, script: Any, name: str, sourced: bool
+) -> None:
+    """Hooks run on the host with the agent's rights, whatever isolates the steps."""
+    mark, evil = tmp_path / "mark", tmp_path / "evil"
+    evil.mkdir()
+    (evil / "ls").write_text(f"#!/bin/sh\necho > {mark}\n")
+    (evil / "ls").chmod(0o755)
+    value = f"$(touch {mark}){evil}" if name in ("BASH_ENV", "PS4") else str(evil)
+    out: list[bytes] = []
+
+    pre_job(
+        options(pre_job_hook_path=script("set -x; ls"), source_pre_job_hook=sourced),
+        {name: value},
+        tmp_path,
+        out.append,
+    )
+
+    assert not mark.exists()
+    assert str(evil).encode() not in b"".join(out)
 
 
 def test_what_a_hook_leaves_running_does_not_hold_the_stage(tmp_path: Path, script: Any) -> None:
