@@ -174,7 +174,7 @@ class Agent:
         name = options.name or (known.name if known else _new_name())
         if known is None:
             known = Identity(options.server, name)
-            self.state.save_identity(known)
+            self._remember(known)
         link = Link(options, self.gate)
         link.token = options.token
         message = Join(
@@ -204,11 +204,18 @@ class Agent:
 
     def _become(self, joined: Joined, name: str) -> None:
         self.identity = Identity(self.options.server, name, joined.id, joined.token)
-        self.state.save_identity(self.identity)
+        self._remember(self.identity)
         self.gate.token = joined.token
         self.broker_url = self.options.redis_url or joined.broker_url
         self.queues = joined.queues
         log.info("agent.joined", agent=name, id=joined.id, queues=list(joined.queues))
+
+    def _remember(self, identity: Identity) -> None:
+        """Keep who it is for the next life; without, that one joins as a stranger."""
+        try:
+            self.state.save_identity(identity)
+        except OSError as fault:
+            log.error("identity.not-kept", reason=str(fault))
 
     # --- working ---
 

@@ -117,6 +117,7 @@ class Job:
             self.killed = True
             if self.process is not None:
                 self.process.kill()
+        self.spool.give_up()
 
     def attach(self, process: Process) -> None:
         """The process has been started."""
@@ -431,6 +432,8 @@ class StageRun:
                 self._collect(step, job)
         except DriverError as fault:
             outcome = Outcome(EXIT_ERROR, error=str(fault))
+        except OSError as fault:
+            outcome = Outcome(EXIT_ERROR, error=f"the agent cannot run the step: {fault}")
         except Exception as fault:
             log.exception("step.broke", lease=self.lease.key, step=step.spec.number)
             outcome = Outcome(EXIT_ERROR, error=f"the agent failed: {fault!r}")
@@ -538,7 +541,11 @@ class StageRun:
         self._courier.changed()
 
     def _save(self) -> None:
-        self.lease.save_report(self._snapshot(()))
+        """Remember the moment for a later life of the agent, which may have to do without."""
+        try:
+            self.lease.save_report(self._snapshot(()))
+        except OSError as fault:
+            log.warning("report.not-kept", lease=self.lease.key, reason=str(fault))
 
     def _snapshot(self, parts: tuple[LogPart, ...]) -> Report:
         with self._lock:

@@ -20,8 +20,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import Final
+from typing import Final, TypeVar
 
 import structlog
 
@@ -40,6 +41,9 @@ _CHUNK_BYTES: Final = 512 * 1024
 MAX_RECORDS: Final = 20_000
 #: How long a full disk is waited for before it is tried again.
 _FULL_DISK_S: Final = 1.0
+_FULL: Final = (errno.ENOSPC, errno.EDQUOT)
+
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,6 +109,11 @@ class Spool:
         #: When something was read for the first time in this life; 0.0: not yet.
         self.first_heard = 0.0
         self._given_up = False
+        #: Whether a write waits for room on the disk, and lets others look meanwhile.
+        self._stuck = False
+        #: How many lines could not be stored.
+        self._lost = 0
+        self._closed = False
         self.finished = False
         self._segments = [_recover(path) for path in _segment_paths(folder, number)]
         self._end = self._segments[-1].records[-1].end if self._known() else 0
@@ -130,6 +139,7 @@ class Spool:
             if not self.finished:
                 self._take(self._masker.finish())
                 self._close_line()
+                self._say_what_was_lost()
                 self._say_what_was_left_out()
                 self.finished = True
             return self._end
@@ -137,7 +147,7 @@ class Spool:
     def flush_open(self, silent_s: float) -> bool:
         """Store an unfinished line as an open one if nothing came for `silent_s`."""
         with self._changed:
-            due = self._partial and self._clock() - self._heard >= silent_s
+            due = self._partial and self._clock() - self._heard >= silent_s and not self._stuck
             if due:
                 self._close_line(_OPEN)
             return bool(due)
@@ -145,7 +155,7 @@ class Spool:
     @property
     def silent_since(self) -> float | None:
         """When something was last read, if a line is unfinished since; else None."""
-        return self._heard if self._partial else None
+        return self._heard if self._partial and not self._stuck else None
 
     def give_up(self) -> None:
         """Stop waiting for a full disk: what cannot be stored is lost."""
@@ -159,7 +169,7 @@ class Spool:
             for segment in self._segments:
                 segment.close()
             self._segments = []
-            self._given_up = True
+            self._closed = self._given_up = True
 
     def _take(self, masked: bytes) -> None:
         if self._copy is not None:
@@ -177,36 +187,69 @@ class Spool:
         size = sum(map(len, pieces))
         segment = self._segment_for(size)
         if segment is None or not self._write_all(segment.data, b"".join(pieces)):
+            self._lose(segment, lines)
             return
         ms = int((self._clock() - self._started) * 1000)
         record = Record(self._end, segment.size, size, lines, ms, bool(flags & _OPEN))
-        self._write_all(segment.index, _RECORD.pack(record.position, size, lines, ms, flags))
+        if not self._write_all(
+            segment.index, _RECORD.pack(record.position, size, lines, ms, flags)
+        ):
+            written = os.fstat(segment.index).st_size
+            os.ftruncate(segment.index, written - written % _RECORD.size)
         segment.records.append(record)
         segment.size += size
         self._end = record.end
 
+    def _lose(self, segment: Segment | None, lines: int) -> None:
+        """Lines that could not be stored: cut what was written of them, and count them."""
+        if segment is not None:
+            os.ftruncate(segment.data, segment.size)
+        self._lost += lines
+
     def _write_all(self, file: int, data: bytes) -> bool:
         rest = memoryview(data)
         while rest:
-            try:
-                rest = rest[os.write(file, rest) :]
-            except OSError as fault:
-                if fault.errno not in (errno.ENOSPC, errno.EDQUOT) or self._given_up:
-                    log.error("spool.broken", folder=str(self._folder), reason=str(fault))
-                    return False
-                log.warning("spool.disk-full", folder=str(self._folder))
-                self._changed.wait(_FULL_DISK_S)
+            written = self._when_there_is_room(partial(os.write, file, rest))
+            if written is None:
+                return False
+            rest = rest[written:]
         return True
 
+    def _when_there_is_room(self, act: Callable[[], Result]) -> Result | None:
+        """What `act` returns, tried until the disk has room for it; None if it cannot be done."""
+        since = None
+        try:
+            while True:
+                try:
+                    result = act()
+                except OSError as fault:
+                    if fault.errno not in _FULL or self._given_up:
+                        if not self._lost:
+                            log.error("spool.broken", folder=str(self._folder), reason=str(fault))
+                        return None
+                    if since is None:
+                        since = self._clock()
+                        log.warning("spool.disk-full", folder=str(self._folder))
+                    self._stuck = True
+                    self._changed.wait(_FULL_DISK_S)
+                else:
+                    if since is not None:
+                        waited = round(self._clock() - since)
+                        log.warning("spool.goes-on", folder=str(self._folder), waited_s=waited)
+                    return result
+        finally:
+            self._stuck = False
+
     def _segment_for(self, size: int) -> Segment | None:
-        if self._given_up and not self._segments:
+        if self._closed:
             return None
-        if not self._segments:
-            self._open_segment(0)
+        if not self._segments and not self._open_segment(0):
+            return None
         last = self._segments[-1]
         room = self._half if len(self._segments) == 1 and self._is_head(last) else self._ring_part
         if last.size and last.size + size > room:
-            self._open_segment(_ordinal(last.path) + 1)
+            if not self._open_segment(_ordinal(last.path) + 1):
+                return None
             self._drop_oldest(size)
         return self._segments[-1]
 
@@ -217,9 +260,13 @@ class Spool:
     def _is_head(self, segment: Segment) -> bool:
         return _ordinal(segment.path) == 0
 
-    def _open_segment(self, ordinal: int) -> None:
+    def _open_segment(self, ordinal: int) -> bool:
+        """Begin another segment; whether that was possible."""
         path = self._folder / f"{self._number}.{ordinal}.log"
-        self._segments.append(_open(path))
+        segment = self._when_there_is_room(lambda: _open(path))
+        if segment is not None:
+            self._segments.append(segment)
+        return segment is not None
 
     def _drop_oldest(self, size: int) -> None:
         ring = self._segments[1:]
@@ -227,6 +274,11 @@ class Spool:
             ring.pop(0).unlink()
             self.trimmed = True
         self._segments[1:] = ring
+
+    def _say_what_was_lost(self) -> None:
+        if self._lost:
+            text = f"[{self._lost} lines lost: the agent could not store them on its disk]\n"
+            self._append([text.encode()], 1)
 
     def _say_what_was_left_out(self) -> None:
         """Put a line in the place of the last one that was dropped."""
@@ -377,9 +429,12 @@ def _segment_paths(folder: Path, number: int) -> list[Path]:
 
 def _open(path: Path) -> Segment:
     flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
-    return Segment(
-        path, os.open(path, flags, 0o600), os.open(path.with_suffix(".idx"), flags, 0o600)
-    )
+    data = os.open(path, flags, 0o600)
+    try:
+        return Segment(path, data, os.open(path.with_suffix(".idx"), flags, 0o600))
+    except OSError:
+        os.close(data)
+        raise
 
 
 def _recover(path: Path) -> Segment:

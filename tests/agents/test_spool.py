@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
+import threading
 from collections.abc import Callable
 from pathlib import Path
 
@@ -250,18 +252,60 @@ def test_spools_of_steps_do_not_mix(make: Make) -> None:
     eleventh.close()
 
 
-def test_a_full_disk_is_waited_for(make: Make, monkeypatch: pytest.MonkeyPatch) -> None:
+class FullDisk:
+    """Takes `room` bytes, of a write as many as fit, and then no more until it has room again."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, room: int) -> None:
+        self.room, self.asked, self._write = room, threading.Event(), os.write
+        monkeypatch.setattr(spools, "_FULL_DISK_S", 0.01)
+        monkeypatch.setattr(os, "write", self.write)
+
+    def write(self, file: int, data: bytes) -> int:
+        if not self.room:
+            self.asked.set()
+            raise OSError(errno.ENOSPC, "No space left on device")
+        written = self._write(file, data[: self.room])
+        self.room -= written
+        return written
+
+
+def test_a_full_disk_is_waited_for(
+    make: Make, clock: Clock, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nothing is lost, and nothing gets between the halves of what was being written."""
+    spool = make()
+    spool.write(b"one\nunfin")
+    disk = FullDisk(monkeypatch, room=5)
+    writer = threading.Thread(target=spool.write, args=(b"ished\ntwo\nrest",))
+    writer.start()
+    assert disk.asked.wait(60)
+    clock.now += 60
+    assert not spool.flush_open(0.25)
+    assert drain(spool) == [b"one"]
+
+    disk.room = 1000
+    writer.join(60)
+    spool.finish()
+    assert drain(spool) == [b"one", b"unfinished", b"two", b"rest"]
+    spool.close()
+
+
+def test_who_gives_up_on_a_full_disk_says_what_is_lost(
+    make: Make, monkeypatch: pytest.MonkeyPatch
+) -> None:
     spool = make()
     spool.write(b"one\n")
-    write, failures = os.write, [OSError(28, "No space left on device")] * 2
+    disk = FullDisk(monkeypatch, room=5)
+    writer = threading.Thread(target=spool.write, args=(b"two\nthree\nfour\n",))
+    writer.start()
+    assert disk.asked.wait(60)
 
-    def sometimes(file: int, data: bytes) -> int:
-        if failures:
-            raise failures.pop()
-        return write(file, data)
-
-    monkeypatch.setattr(spools, "_FULL_DISK_S", 0.01)
-    monkeypatch.setattr(os, "write", sometimes)
-    spool.write(b"two\n")
-    assert drain(spool) == [b"one", b"two"]
+    spool.give_up()
+    writer.join(60)
+    spool.write(b"five\n")
+    disk.room = 1000
+    assert spool.finish() == 2
+    note = b"[4 lines lost: the agent could not store them on its disk]"
+    assert drain(spool) == [b"one", note]
     spool.close()
+    assert drain(make()) == [b"one", note]
