@@ -13,7 +13,7 @@ import hashlib
 import hmac
 import json
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
 
@@ -21,7 +21,10 @@ import structlog
 
 from agents.image_names import canonical_host
 from agents.options import Options
+from pipeline import auths
 from pipeline.spec import Auth, StageSpec
+
+Add = Callable[[StageSpec, "Extension", Mapping[str, Any]], StageSpec]
 
 log = structlog.get_logger("agents.extensions")
 
@@ -85,24 +88,45 @@ def signed(data: bytes, accept: str, key: str, date: str) -> dict[str, str]:
 def extend(spec: StageSpec, options: Options) -> StageSpec:
     """The stage with what the extensions of the options add.
 
-    Variables are below all others, secrets are asked for where the server and the agent have none,
-    logins come after the pipeline's own.
+    Variables are below all others. Secrets are asked for where the server and the agent have none
+    and the pipeline file says where they are. Logins come after the pipeline's own.
     """
     about = _about(spec)
-    for kind, add in (
-        ("env", _add_variables),
-        ("secret", _add_secrets),
-        ("registry", _add_logins),
-    ):
-        extension = Extension(
-            kind,
-            getattr(options, f"{kind}_plugin_endpoint"),
-            getattr(options, f"{kind}_plugin_token"),
-            getattr(options, f"{kind}_plugin_skip_verify"),
-        )
-        if extension.endpoint:
-            spec = add(spec, extension, about)
-    return spec
+    spec = _ask(spec, "env", _add_variables, options, about)
+    spec = _ask(spec, "secret", _add_secrets, options, about)
+    spec = _pull_logins(spec)
+    return _ask(spec, "registry", _add_logins, options, about)
+
+
+def _ask(
+    spec: StageSpec, kind: str, add: Add, options: Options, about: Mapping[str, Any]
+) -> StageSpec:
+    extension = Extension(
+        kind,
+        getattr(options, f"{kind}_plugin_endpoint"),
+        getattr(options, f"{kind}_plugin_token"),
+        getattr(options, f"{kind}_plugin_skip_verify"),
+    )
+    return add(spec, extension, about) if extension.endpoint else spec
+
+
+def _pull_logins(spec: StageSpec) -> StageSpec:
+    """The logins in those pull secrets that only this agent, or its extension, has."""
+    if not spec.pull_secrets:
+        return spec
+    used = {name for step in spec.steps for name in step.secrets.values()}
+    texts = [spec.secrets.get(name, "") for name in spec.pull_secrets]
+    found = tuple(auth for text in texts for auth in auths.parse(text))
+    return replace(
+        spec,
+        secrets={
+            name: text
+            for name, text in spec.secrets.items()
+            if name in used or name not in spec.pull_secrets
+        },
+        auths=(*spec.auths, *found),
+        masks=(*spec.masks, *(auth.password for auth in found if auth.password)),
+    )
 
 
 def _add_variables(spec: StageSpec, extension: Extension, about: Mapping[str, Any]) -> StageSpec:
@@ -121,14 +145,13 @@ def _add_variables(spec: StageSpec, extension: Extension, about: Mapping[str, An
 
 def _add_secrets(spec: StageSpec, extension: Extension, about: Mapping[str, Any]) -> StageSpec:
     secrets = dict(spec.secrets)
-    wanted = {name for step in spec.steps for name in step.secrets.values()}
-    for name in sorted(wanted):
-        if secrets.get(name):
+    for place in spec.external:
+        if secrets.get(place.name):
             continue
-        answer = extension.ask(_SECRET, {"name": name, **about})
+        answer = extension.ask(_SECRET, {"path": place.path, "name": place.key, **about})
         text = answer.get("data") if isinstance(answer, dict) else None
         if isinstance(text, str) and text:
-            secrets[name] = text
+            secrets[place.name] = text
     return replace(spec, secrets=secrets)
 
 

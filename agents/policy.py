@@ -42,6 +42,7 @@ def amend(spec: StageSpec, options: Options) -> StageSpec:
     secrets = dict(spec.secrets)
     if spec.event != _PULL_REQUEST:
         wanted = {name for step in spec.steps for name in step.secrets.values()}
+        wanted |= {*spec.secrets, *spec.pull_secrets}
         secrets |= {
             name: value
             for name, value in options.secrets.items()

@@ -211,16 +211,22 @@ def _failed(stage: Stage, before: datetime) -> Sequence[str]:
 
 
 def _secrets(stage: Stage, compiled: Compiled) -> dict[str, str]:
-    """Values of the secrets a stage asks for; what nobody has is left out."""
+    """Values of the secrets a stage asks for; what nobody has is left out.
+
+    Raises: UserError for data in the file that is needed and was encrypted with another key.
+    """
     build = stage.build
-    stored = secrets.stage_secrets(build, compiled.wanted)
-    opened = {}
-    for name in compiled.wanted & compiled.encrypted.keys():
+    found = secrets.stage_secrets(build, compiled.wanted)
+    encrypted = compiled.encrypted if secrets.may_open_encrypted(build) else {}
+    needed = {*compiled.pull_secrets}
+    needed |= {name for step in compiled.spec.steps for name in step.secrets.values()}
+    for name in sorted((compiled.wanted & encrypted.keys()) - found.keys()):
         try:
-            opened[name] = decrypt(secrets.repo_secret(build.repo), compiled.encrypted[name])
+            found[name] = decrypt(secrets.repo_secret(build.repo), encrypted[name])
         except BadEncryption as fault:
-            raise UserError(f"secret `{name}`: {fault}", "secret:encryption") from fault
-    return secrets.with_encrypted(stored, opened, build)
+            if name in needed:
+                raise UserError(f"secret `{name}`: {fault}", "secret:encryption") from fault
+    return found
 
 
 def _netrc(stage: Stage) -> Netrc | None:

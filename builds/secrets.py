@@ -9,7 +9,7 @@ from __future__ import annotations
 import hashlib
 import hmac
 import secrets as random
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from datetime import timedelta
 from functools import lru_cache
@@ -155,7 +155,9 @@ def stage_secrets(build: Build, names: Iterable[str]) -> dict[str, str]:
     The repo's win over its namespace's; names are compared ignoring case; a pull request gets only
     those marked for pull requests. Source: reference pipeline format, section 7.
     """
-    wanted = {name.lower(): name for name in names}
+    wanted: dict[str, list[str]] = {}
+    for name in names:
+        wanted.setdefault(name.lower(), []).append(name)
     if not wanted:
         return {}
     rows = Secret.objects.filter(
@@ -166,25 +168,21 @@ def stage_secrets(build: Build, names: Iterable[str]) -> dict[str, str]:
     found: dict[str, str] = {}
     own: set[str] = set()
     for row in rows:
-        name = wanted.get(row.name.lower())
-        if name is None or (row.repo_id is None and name in own):
+        key = row.name.lower()
+        if key not in wanted or (row.repo_id is None and key in own):
             continue
         value = unseal(row.data_sealed)
         if value:
-            found[name] = value
-            own |= {name} if row.repo_id is not None else set()
+            found |= dict.fromkeys(wanted[key], value)
+            own |= {key} if row.repo_id is not None else set()
     return found
 
 
-def with_encrypted(
-    values: Mapping[str, str], opened: Mapping[str, str], build: Build
-) -> dict[str, str]:
-    """Add what the pipeline file itself carries encrypted; stored secrets win.
+def may_open_encrypted(build: Build) -> bool:
+    """Whether a build may have what the pipeline file itself carries encrypted.
 
-    Withheld from a pull request of another repository to a public repo. Source: reference pipeline
-    format, section 7.
+    Not a pull request, of any repository, to a public repo. Source: reference pipeline format,
+    section 7.
     """
-    withheld = (
-        build.repo.visibility == "public" and build.event == PULL_REQUEST and build.source_repo
-    )
-    return dict(values) if withheld else {**opened, **values}
+    is_public = build.repo.visibility == "public"
+    return not (is_public and build.event == PULL_REQUEST and build.source_repo)

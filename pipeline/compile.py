@@ -24,6 +24,7 @@ from pipeline.spec import (
     SERVICE,
     Auth,
     CloneSpec,
+    External,
     Mount,
     Netrc,
     Pairs,
@@ -121,8 +122,10 @@ def with_secrets(
     """The stage with its secrets: what the answer to a claim carries.
 
     A secret without a value is there and empty. Pull secrets become registry credentials, those
-    listed later first; what they and `netrc` hold is masked.
+    listed later first; what they and `netrc` hold is masked. Where a value may yet be found the
+    agent is told.
     """
+    missing = {name for name in compiled.wanted if not values.get(name)}
     pull = [auths.parse(values.get(name, "")) for name in reversed(compiled.pull_secrets)]
     credentials: tuple[Auth, ...] = tuple(auth for found in pull for auth in found)
     in_steps = {name for step in compiled.spec.steps for name in step.secrets.values()}
@@ -134,6 +137,12 @@ def with_secrets(
         masks=tuple(dict.fromkeys(filter(None, hidden))),
         auths=credentials,
         netrc=netrc,
+        external=tuple(
+            External(name, *place)
+            for name, place in sorted(compiled.external.items())
+            if name in missing
+        ),
+        pull_secrets=tuple(name for name in reversed(compiled.pull_secrets) if name in missing),
     )
 
 

@@ -107,12 +107,22 @@ class StepSpec:
 
 
 @dataclass(frozen=True, slots=True)
+class External:
+    """A secret that the pipeline file says is in an external store: its name in the file, and path
+    and key there."""
+
+    name: str
+    path: str = ""
+    key: str = ""
+
+
+@dataclass(frozen=True, slots=True)
 class Netrc:
     """Credentials for git over HTTP."""
 
     machine: str
     login: str
-    password: str
+    password: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,7 +159,7 @@ class Auth:
 
     host: str
     username: str
-    password: str
+    password: str = field(repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -160,7 +170,9 @@ class StageSpec:
     for every
     step, below the step's own. `repo` is the slug, `trusted` the repo's flag, `fork` whether the
     build
-    comes from another repository (cache scopes and exec permission depend on it).
+    comes from another repository (cache scopes and exec permission depend on it). `external` and
+    `pull_secrets` are left to the agent: secrets without a value here that the file says where to
+    find, and names of those among image_pull_secrets, those that count first in front.
     """
 
     repo: str
@@ -190,6 +202,8 @@ class StageSpec:
     secrets: Pairs = field(default_factory=dict, repr=False)
     masks: Strings = field(default=(), repr=False)
     auths: tuple[Auth, ...] = field(default=(), repr=False)
+    external: tuple[External, ...] = ()
+    pull_secrets: Strings = ()
     labels: Pairs = field(default_factory=dict)
     v: int = SPEC_VERSION
 

@@ -13,7 +13,7 @@ import pytest
 
 from agents.extensions import extend, signed
 from agents.options import Options
-from pipeline.spec import Auth, StageSpec, StepSpec
+from pipeline.spec import Auth, External, StageSpec, StepSpec
 
 KEY = "bea26a2221fd8090ea38720fc445eca6"
 
@@ -35,7 +35,7 @@ class Extension:
                 kind = self.headers["Accept"].split(".")[2]
                 data = outer.answers.get(kind)
                 if kind == "secret" and data is not None:
-                    data = data.get(outer.asked[-1]["name"])
+                    data = data.get(outer.asked[-1]["path"])
                 answer = b"" if data is None else json.dumps(data).encode()
                 self.send_response(204 if data is None else outer.status)
                 self.send_header("Content-Length", str(len(answer)))
@@ -112,13 +112,37 @@ def test_variables_may_be_a_map(extension: Extension) -> None:
     assert extend(stage(), options(extension.url, "env")).environment["NEW"] == "2"
 
 
-def test_secrets_are_asked_for_where_there_is_none(extension: Extension) -> None:
-    extension.answers["secret"] = {"unknown": {"name": "unknown", "data": "hunter2"}}
+PLACES = (External("known", "at/known", "k"), External("unknown", "at/unknown", "u"))
 
-    spec = extend(stage(), options(extension.url, "secret"))
+
+def test_secrets_are_asked_for_where_the_file_says_they_are(extension: Extension) -> None:
+    extension.answers["secret"] = {"at/unknown": {"name": "u", "data": "hunter2"}}
+    places = (*PLACES, External("nobody", "at/nobody", "n"))
+
+    spec = extend(stage(external=places), options(extension.url, "secret"))
 
     assert spec.secrets == {"known": "x", "unknown": "hunter2"}
-    assert [asked["name"] for asked in extension.asked] == ["nobody", "unknown"]
+    asked = [(question["path"], question["name"]) for question in extension.asked]
+    assert asked == [("at/unknown", "u"), ("at/nobody", "n")]
+
+
+def test_a_secret_of_no_place_is_not_asked_for(extension: Extension) -> None:
+    extend(stage(), options(extension.url, "secret"))
+
+    assert extension.asked == []
+
+
+def test_a_pull_secret_may_be_in_a_store(extension: Extension) -> None:
+    own, text = Auth("docker.io", "me", "mine"), '{"auths": {"r.io": {"auth": "dTpwNHNz"}}}'
+    extension.answers["secret"] = {"at/login": {"data": text}}
+    spec = stage(
+        auths=(own,), pull_secrets=("login", "gone"), external=(External("login", "at/login"),)
+    )
+
+    spec = extend(spec, options(extension.url, "secret"))
+
+    assert spec.auths == (own, Auth("r.io", "u", "p4ss"))
+    assert (spec.secrets, spec.masks) == ({"known": "x"}, ("p4ss",))
 
 
 def test_logins_come_after_the_pipelines(extension: Extension) -> None:
@@ -136,8 +160,8 @@ def test_logins_come_after_the_pipelines(extension: Extension) -> None:
 
 @pytest.mark.parametrize("answer", ["text", [1, 2], 3, [{"data": 1}]])
 def test_an_odd_answer_adds_nothing(extension: Extension, answer: Any) -> None:
-    extension.answers = {"env": answer, "registry": answer, "secret": {"unknown": answer}}
-    spec = stage()
+    extension.answers = {"env": answer, "registry": answer, "secret": {"at/unknown": answer}}
+    spec = stage(external=PLACES)
 
     assert extend(spec, options(extension.url, "env", "secret", "registry")) == spec
 

@@ -163,6 +163,12 @@ def test_it_adds_its_own_secrets_where_the_server_has_none() -> None:
     assert amend(spec, options(**given)).secrets == {"mine": "agent", "theirs": "server"}
 
 
+def test_its_own_secrets_may_be_logins() -> None:
+    spec = amend(stage(step(), pull_secrets=("login",)), options(secrets={"login": "{}"}))
+
+    assert spec.secrets == {"login": "{}"}
+
+
 def test_it_keeps_its_own_secrets_from_pull_requests() -> None:
     spec = stage(step(secrets={"A": "mine"}), event="pull_request")
 

@@ -232,6 +232,22 @@ def test_an_encrypted_secret_of_another_repo_is_an_error(
     assert "secret `file`" in Stage.objects.get().error
 
 
+@pytest.mark.parametrize("stored", [True, False])
+def test_an_encrypted_secret_that_nobody_needs_opened_is_no_error(
+    agent: Agent, start: Callable[..., Build], stored: bool
+) -> None:
+    data = encrypt("x" * 32, "from another repo")
+    condition = "" if stored else "\n  when: {event: tag}"
+    uses = TWO_STEPS.replace(
+        "  commands: [echo one]",
+        "  environment:\n    A: {from_secret: file}\n  commands: [echo one]" + condition,
+    )
+    repo = start(f"{uses}---\nkind: secret\nname: file\ndata: {data}\n").repo
+    if stored:
+        Secret.objects.create(repo=repo, name="file", data_sealed=secrets.seal("stored"))
+    assert asked(agent).spec.secrets == {"file": "stored" if stored else ""}
+
+
 # --- reports --------------------------------------------------------------------------------------
 
 

@@ -14,7 +14,7 @@ from pipeline.compile import Compiled, compile_stage, with_secrets, workspace
 from pipeline.document import Pipeline, WorkspaceDef, parse
 from pipeline.errors import PipelineError
 from pipeline.facts import BuildFacts, Facts, RepoFacts, StageFacts, System
-from pipeline.spec import Auth, Netrc, StageSpec, from_json, to_json
+from pipeline.spec import Auth, External, Netrc, StageSpec, from_json, to_json
 
 STAGES = Path(__file__).parent / "stages"
 FACTS = Facts(
@@ -224,13 +224,32 @@ def test_secrets_come_last() -> None:
     assert spec.secrets == {"token": "t", "unknown": "", "unused": "u"}
     assert spec.auths == (Auth("b", "u", "p3"), Auth("a", "u", "p1"), Auth("b", "u", "p2"))
     assert spec.masks == ("p3", "p1", "p2", "hidden")
+    assert spec.pull_secrets == ("gone",)
     assert spec.netrc == Netrc("git.example.com", "octocat", "hidden")
     assert spec.steps == result.spec.steps
 
 
+STORES = """
+---
+kind: secret
+name: {}
+get: {{path: secret/data/docker, name: {}}}
+"""
+
+
+def test_an_agent_is_told_where_secrets_without_a_value_are() -> None:
+    text = SECRETS + "".join(STORES.format(*one) for one in (("token", "t"), ("gone", ""), "xy"))
+    spec = with_secrets(compiled(text), {"other": "o"})
+    path = "secret/data/docker"
+    assert spec.external == (External("gone", path), External("token", path, "t"))
+    assert with_secrets(compiled(text), {"token": "t", "gone": "{}"}).external == ()
+
+
 def test_secret_values_do_not_show() -> None:
-    spec = with_secrets(compiled(SECRETS), {"token": "hush-hush"})
-    assert "hush-hush" not in repr(spec)
+    values = {"token": "hush-hush", "first": docker_config(a="hush-hush")}
+    spec = with_secrets(compiled(SECRETS), values, Netrc("m", "l", "hush-hush"))
+    assert spec.auths and spec.netrc
+    assert "hush-hush" not in repr((spec, spec.auths, spec.netrc))
 
 
 def test_ten_thousand_steps_compile() -> None:
