@@ -5,9 +5,41 @@ from __future__ import annotations
 import logging
 import logging.config
 import sys
-from typing import Any
+from collections.abc import Callable
+from time import monotonic
+from typing import Any, Final
 
 import structlog
+
+#: The channel layer tries again every second: a longer silence ends an absence.
+_ABSENCE_S: Final = 10.0
+
+
+class OneLinePerAbsence(logging.Filter):
+    """Lets a library that logs a traceback per try say once, in one line, that Redis is away."""
+
+    def __init__(self, clock: Callable[[], float] = monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._last = -_ABSENCE_S
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        """Whether the record is written; one of an absence is made short."""
+        fault = record.exc_info[1] if record.exc_info else None
+        if not _is_away(fault):
+            return True
+        now, last = self._clock(), self._last
+        self._last = now
+        record.levelno, record.levelname = logging.WARNING, "WARNING"
+        record.msg = "Redis is away, and nobody hears doorbells until it is back: %s"
+        record.args, record.exc_info = (fault,), None
+        return now - last >= _ABSENCE_S
+
+
+def _is_away(fault: BaseException | None) -> bool:
+    from redis.exceptions import RedisError
+
+    return isinstance(fault, (RedisError, OSError))
 
 
 def configure(level: str, format_: str) -> None:
@@ -49,9 +81,11 @@ def configure(level: str, format_: str) -> None:
                     "foreign_pre_chain": shared,
                 }
             },
+            "filters": {"absence": {"()": OneLinePerAbsence}},
             "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "one"}},
             "root": {"handlers": ["stderr"], "level": level.upper()},
             "loggers": {
+                "channels_redis.pubsub": {"filters": ["absence"]},
                 "django.request": {"level": "ERROR"},
                 "httpx": {"level": "WARNING"},
                 "httpcore": {"level": "WARNING"},
