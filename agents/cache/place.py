@@ -77,16 +77,17 @@ class HostPlace:
             with self._run("tar", "-x", "-P", "-f", "-", "-C", self._cwd, **more) as child:
                 assert child.stdin is not None  # noqa: S101 - asked for
                 try:
-                    for piece in pieces:
-                        child.stdin.write(piece)
-                    child.stdin.close()
-                except BrokenPipeError:
-                    # the reason is told by tar
-                    with contextlib.suppress(BrokenPipeError):
+                    with contextlib.suppress(BrokenPipeError):  # the reason is told by tar
+                        for piece in pieces:
+                            child.stdin.write(piece)
                         child.stdin.close()
                 except BaseException:
                     child.kill()
                     raise
+                finally:
+                    # what is in the buffer still has nowhere to go if tar has ended
+                    with contextlib.suppress(BrokenPipeError):
+                        child.stdin.close()
                 if child.wait():
                     raise CacheError(f"tar cannot unpack: {_tail(told)}")
 
