@@ -161,9 +161,9 @@ def local_path(url: str) -> Path | None:
 
 
 def redact(url: str) -> str:
-    """The URL without a password."""
+    """The URL without a password, or the token that may stand in the place of a name."""
     parts = urlsplit(url)
-    if "@" not in parts.netloc:
+    if "@" not in parts.netloc or (parts.scheme == "ssh" and not parts.password):
         return url
     return urlunsplit(parts._replace(netloc=parts.netloc.rpartition("@")[2]))
 

@@ -190,6 +190,8 @@ def test_addresses(tmp_path: Path) -> None:
     assert local_path("https://example.com/x.git") is None
     assert redact("https://u:p@example.com/x.git") == "https://example.com/x.git"
     assert redact("git@example.com:o/n.git") == "git@example.com:o/n.git"
+    assert redact("ssh://git@example.com/o/n.git") == "ssh://git@example.com/o/n.git"
+    assert redact("https://token@example.com/x.git") == "https://example.com/x.git"
 
 
 def test_the_registry_knows_its_forges() -> None:
