@@ -53,8 +53,9 @@ log = structlog.get_logger("agents.agent")
 VERSION: Final = "0.1.0"
 #: How long the server may hold a presence call: below the limits of the proxies in between.
 HOLD_S: Final = 45.0
-#: Presence is told at least this often while the server is away or answers at once.
+#: Presence is told at most this often where the server answers at once.
 _BETWEEN_S: Final = 1.0
+#: How long to wait after an answer that makes no sense.
 _AWAY_S: Final = 5.0
 #: After a cancel by signal, how long stages have to end and be told.
 CANCEL_S: Final = 30.0
@@ -110,6 +111,8 @@ class Agent:
         )
         self._presence: threading.Thread | None = None
         self._presence_link = Link(options, self.gate)
+        #: Presence calls in a row that had no answer.
+        self._silences = 0
         self._leave_at: float | None = None
 
     # --- coming ---
@@ -401,9 +404,11 @@ class Agent:
             return
         except (OSError, http.client.HTTPException) as fault:
             if not link.aborted:
-                log.debug("presence.lost", reason=str(fault))
-                self.gate.stopping.wait(_AWAY_S)
+                self._silences += 1
+                reason = str(fault) or type(fault).__name__
+                link.hold_off(self._silences, reason, self.gate.first_wait_s)
             return
+        self._silences = 0
         if orders is not None:
             self._obey(orders)
         self.gate.stopping.wait(max(0.0, _BETWEEN_S - (self._clock() - asked)))
@@ -440,6 +445,8 @@ class Agent:
             orders.queues and orders.queues != self.queues
         )
         self._paused, self.queues = paused, orders.queues or self.queues
+        if paused:
+            self._release("the agent is being drained")
         if changed:
             self.on_queues(() if paused else self.queues)
 
@@ -455,6 +462,7 @@ class Agent:
         except JoinRefused as refused:
             log.error("agent.refused", reason=str(refused))
             self.leave(Reason.REQUESTED)
+            self.cancel_all("the server does not know this agent any more")
             self.gate.stopping.wait(_AWAY_S)
         except Stopped:
             return
@@ -497,6 +505,7 @@ class Agent:
         log.info("agent.draining", reason=reason.value)
         self.draining.set()
         self.gate.wake()
+        self._release("the agent is stopping")
         self._presence_link.abort()  # so that it is told at once
         grace_s = self.options.interruption_grace_period
         if reason is Reason.INTERRUPTED and grace_s:
@@ -518,6 +527,13 @@ class Agent:
         timer = threading.Timer(CANCEL_S, self.gate.stop)
         timer.daemon = True
         timer.start()
+
+    def _release(self, reason: str) -> None:
+        """Let go of failed steps that are kept for debugging."""
+        with self._lock:
+            runs = list(self._runs.values())
+        for run in runs:
+            run.release(reason)
 
     def _cancel(self, lease: str, reason: str) -> None:
         with self._lock:

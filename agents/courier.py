@@ -10,7 +10,7 @@ from __future__ import annotations
 import base64
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Final
 from urllib.parse import quote
@@ -88,10 +88,12 @@ class Courier:
         *,
         report_s: float,
         on_cancel: Callable[[str], None],
+        on_release: Callable[[Collection[int]], None] = lambda steps: None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path = f"leases/{quote(lease, safe='')}"
         self._link, self._snapshot, self._on_cancel = link, snapshot, on_cancel
+        self._on_release = on_release
         self._report_s, self._clock = report_s, clock
         self._shipments: dict[int, Shipment] = {}
         #: Packed test reports of steps, until the server has them.
@@ -264,6 +266,8 @@ class Courier:
             shipment.pace_s = pace.pace_ms / 1000
         if pace.cancel:
             self._on_cancel("cancelled")
+        if pace.release:
+            self._on_release(pace.release)
 
     def _refused(self, fault: LinkError, parts: list[tuple[LogPart, Batch]]) -> None:
         """The lease is closed (410), or nothing of it is known or ours any more.

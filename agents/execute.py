@@ -187,6 +187,14 @@ class Walk:
             self._follow(step)
         return None
 
+    def fails(self, number: int, outcome: Outcome, *, timed_out: bool = False) -> bool:
+        """Whether a step that ends like this fails the stage, for good and not by being killed."""
+        step = self.steps[number]
+        if step.is_background or step.spec.kind == CLONE or step.spec.failure == "ignore":
+            return False
+        status, _, _ = self._verdict(step, outcome, timed_out)
+        return status == states.FAILURE and self._retry_s(step, status) is None
+
     def _verdict(self, step: StepState, outcome: Outcome, timed_out: bool) -> tuple[str, int, str]:
         if step.is_background and (self.stopped_for or not outcome.error):
             return states.SUCCESS, 0, ""

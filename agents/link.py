@@ -17,10 +17,10 @@ import ssl
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, Final, TypeVar
-from urllib.parse import urlsplit
+from urllib.parse import SplitResult, unquote, urlsplit
 
 import structlog
 
@@ -232,13 +232,17 @@ class Link:
 
     def _wait(self, attempt: int, reason: str) -> None:
         self._check()
+        self.hold_off(attempt, reason, self.gate.longest_wait_s)
+        self._check()
+
+    def hold_off(self, attempt: int, reason: str, longest_s: float) -> None:
+        """Say that the `attempt`th try failed and wait before the next, at most `longest_s`."""
         gate = self.gate
-        seconds = wait_s(attempt, gate.first_wait_s, gate.longest_wait_s, random.random())  # noqa: S311 - no secret
+        seconds = wait_s(attempt, gate.first_wait_s, longest_s, random.random())  # noqa: S311 - no secret
         # the wording is that of the agents people know
         say = log.warning if attempt > 1 else log.info
         say(f"Attempting to reconnect in {_shown(seconds)}", reason=reason, attempt=attempt)
         gate.pause(seconds)
-        self._check()
 
     def _check(self) -> None:
         if self.gate.stopping.is_set() or (self.give_up is not None and self.give_up.is_set()):
@@ -269,6 +273,8 @@ class Link:
         headers = {"Authorization": f"Bearer {self.token or self.gate.token}"}
         if kind:
             headers["Content-Type"] = kind
+        if not self._tls:
+            headers |= _proxy_headers(self._proxy())
         if connection.sock is not None:
             connection.sock.settimeout(ANSWER_S + hold_s)
         connection.gather(lambda: connection.request(method, self._target(path), data, headers))
@@ -311,11 +317,16 @@ class Link:
         return self._connection
 
     def _proxy(self) -> Any:
-        options = self._options
-        text = options.https_proxy if self._tls else options.http_proxy
-        if not text or _bypasses(self._host, options.no_proxy):
-            return None
-        return urlsplit(text if "://" in text else f"http://{text}")
+        text = proxy_of(self._options, urlsplit(self._options.server))
+        return urlsplit(text) if text else None
+
+
+def proxy_of(options: Options, place: SplitResult) -> str | None:
+    """The proxy through which an address is reached; None: there is none in between."""
+    text = options.https_proxy if place.scheme == "https" else options.http_proxy
+    if not text or _bypasses(place.hostname or "localhost", options.no_proxy):
+        return None
+    return text if "://" in text else f"http://{text}"
 
 
 def _bypasses(host: str, no_proxy: str) -> bool:
@@ -323,24 +334,30 @@ def _bypasses(host: str, no_proxy: str) -> bool:
     return bool(no_proxy) and bool(urllib.request.proxy_bypass_environment(host, proxies))  # type: ignore[attr-defined]
 
 
-def _proxy_headers(proxy: Any) -> Mapping[str, str]:
-    if not proxy.username:
+def _proxy_headers(proxy: Any) -> dict[str, str]:
+    if proxy is None or not proxy.username:
         return {}
-    pair = f"{proxy.username}:{proxy.password or ''}".encode()
+    pair = f"{unquote(proxy.username)}:{unquote(proxy.password or '')}".encode()
     return {"Proxy-Authorization": f"Basic {base64.b64encode(pair).decode()}"}
 
 
 def tls_context(options: Options) -> ssl.SSLContext:
     """How the agent speaks TLS: system certificates, its own CA, its own certificate."""
-    context = ssl.create_default_context()
-    if options.ca_file:
-        context.load_verify_locations(options.ca_file)
+    context = trusting(options)
     if options.client_cert:
         context.load_cert_chain(options.client_cert, options.client_key)
     if options.skip_verify:
         log.warning("the server's certificate is NOT verified: anybody between can read secrets")
         context.check_hostname = False
         context.verify_mode = ssl.CERT_NONE
+    return context
+
+
+def trusting(options: Options) -> ssl.SSLContext:
+    """TLS to whoever a certificate of the system or of the options vouches for."""
+    context = ssl.create_default_context()
+    if options.ca_file:
+        context.load_verify_locations(options.ca_file)
     return context
 
 

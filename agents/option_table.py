@@ -348,6 +348,11 @@ class Options:
         (), "Patterns of events this agent builds; empty: all.", "DRONE_LIMIT_EVENTS"
     )
     limit_trusted: bool = flag_row(False, "Build only trusted repositories.", "DRONE_LIMIT_TRUSTED")
+    debug_limit: float = duration_row(
+        14400.0,
+        "How long a failed step of a build in debug is kept at most, whatever the server says; "
+        "0: never.",
+    )
 
     env_plugin_endpoint: str = text_row(
         "", "Address of an extension to ask for variables for steps.", "DRONE_ENV_PLUGIN_ENDPOINT"

@@ -65,6 +65,7 @@ def closing_report(last: Report, age_ms: int, ends: dict[int, int]) -> Report:
         stopped_ms=0,
         steps=steps,
         logs=(),
+        holds=(),
     )
 
 

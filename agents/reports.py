@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 
 from agents.execute import StepState, Walk
 from pipeline import states
-from pipeline.wire import LogPart, Report, StepReport
+from pipeline.wire import HoldReport, LogPart, Report, StepReport
 
 
 def snapshot(
@@ -20,6 +20,7 @@ def snapshot(
     stopped: float | None = None,
     refused: str = "",
     logs: Sequence[LogPart] = (),
+    holds: tuple[HoldReport, ...] = (),
 ) -> Report:
     """The stage as it is `now`. `ends`: per step whose log is complete, its end position.
 
@@ -36,6 +37,7 @@ def snapshot(
         stopped_ms=age_ms(stopped, now),
         steps=tuple(_step(step, now, ends) for step in walk.steps.values()),
         logs=tuple(logs),
+        holds=holds,
     )
 
 

@@ -7,7 +7,6 @@ and puts what happened into the run's queue; nothing else changes the walk.
 from __future__ import annotations
 
 import queue
-import secrets
 import shutil
 import tarfile
 import threading
@@ -25,6 +24,7 @@ from agents.artifacts import Shelf
 from agents.cache.shim import ARTIFACT
 from agents.clone import CloneProcess, ssh_command
 from agents.courier import FIRST_BATCH_S, Courier
+from agents.debug.keeper import Keeper
 from agents.drivers.base import (
     EXIT_ERROR,
     EXIT_KILLED,
@@ -43,6 +43,7 @@ from agents.logs.masks import Masker, terms
 from agents.logs.spool import Spool
 from agents.options import Options
 from agents.reports import snapshot
+from agents.rooms import make_room
 from agents.state import Lease
 from pipeline.spec import CLONE, StageSpec
 from pipeline.wire import Claimed, LogPart, Report
@@ -70,6 +71,10 @@ class House(Protocol):
 
     def step_slot(self) -> AbstractContextManager[object]:
         """Held while a step runs: bounds how many do."""
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether the agent wants to come to an end: nothing is kept for debugging."""
 
     def tidy(self, task: Callable[[], None]) -> None:
         """Have something done soon, in another thread."""
@@ -163,6 +168,7 @@ class StageRun:
         self._masks: list[bytes] = []
         self._room: Room | None = None
         self._shelf = Shelf(self._options, link.gate, lease.key)
+        self._keeper = Keeper(self._options, link.gate, lease.key, clock)
         kept = self._options.upload_job_logs != "never"
         self._log = JobLog(lease.folder, self._options) if kept else None
 
@@ -180,6 +186,7 @@ class StageRun:
             self._snapshot,
             report_s=self._report_s,
             on_cancel=self.cancel,
+            on_release=self._keeper.release,
             clock=self._clock,
         )
         try:
@@ -196,6 +203,11 @@ class StageRun:
         if not self._cancelled.is_set():
             self._cancelled.set()
             self._events.put(Cancelled(reason))
+            self._keeper.close(reason)
+
+    def release(self, reason: str) -> None:
+        """Keep no failed step any longer. Any thread, any number of times."""
+        self._keeper.close(reason)
 
     # --- set up and take down ---
 
@@ -230,6 +242,7 @@ class StageRun:
             self._walk.fail(error)
 
     def _close(self) -> None:
+        self._keeper.close("the stage has ended")
         if self._session is not None:
             self._session.close()
         for number, job in self._jobs.items():
@@ -294,16 +307,23 @@ class StageRun:
             raise
 
     def _patience(self) -> float | None:
-        times = [self._started + self.spec.timeout_s] if self.spec.timeout_s else []
+        end = self._time_limit()
+        times = [] if end is None else [end]
         for job in self._jobs.values():
             times += [when for when in (job.deadline, job.again_at) if when is not None]
         if self._give_up_at is not None:
             times = [self._give_up_at]
         return max(0.0, min(times) - self._clock()) if times else None
 
+    def _time_limit(self) -> float | None:
+        """When the stage's time is over; it stands still while a step is kept for debugging."""
+        if not self.spec.timeout_s or self._keeper.is_holding:
+            return None
+        return self._started + self.spec.timeout_s + self._keeper.held_s
+
     def _check_limits(self) -> None:
-        now = self._clock()
-        if self.spec.timeout_s and now >= self._started + self.spec.timeout_s:
+        now, end = self._clock(), self._time_limit()
+        if end is not None and now >= end:
             self._stop(f"the stage ran longer than its limit of {self.spec.timeout_s:g} s")
         for number, job in list(self._jobs.items()):
             if job.deadline is not None and now >= job.deadline:
@@ -430,6 +450,8 @@ class StageRun:
                 outcome = process.wait()
             if step.spec.reports and not self._cancelled.is_set():
                 self._collect(step, job)
+            if self.spec.debug:
+                self._keep(step, job, outcome)
         except DriverError as fault:
             outcome = Outcome(EXIT_ERROR, error=str(fault))
         except OSError as fault:
@@ -452,6 +474,16 @@ class StageRun:
         else:
             wanted = ", ".join(step.spec.reports)
             job.spool.write(f"[ci] reports: there is no file {wanted}\n".encode())
+
+    def _keep(self, step: StepState, job: Job, outcome: Outcome) -> None:
+        """Keep a step that has failed for whoever wants to look into it."""
+        job.deadline = None
+        with self._lock:
+            fails = self._walk.fails(step.spec.number, outcome, timed_out=job.timed_out)
+            environ = step_environ(self._walk, step.spec)
+        if fails and self._session is not None and not self._house.is_closed:
+            keep = self._keeper.keep
+            keep(self.spec, step.spec, outcome, environ, self._session, job.spool.write, self._tell)
 
     def _process(self, step: StepState, job: Job) -> Process:
         with self._lock:
@@ -520,6 +552,7 @@ class StageRun:
         self._kill_running()
 
     def _kill_running(self) -> None:
+        self._keeper.close("the stage is being stopped")
         self._give_up_at = self._give_up_at or self._clock() + GIVE_UP_S
         with self._lock:
             numbers = [step.spec.number for step in self._walk.running()]
@@ -559,31 +592,5 @@ class StageRun:
                 stopped=self._stopped,
                 refused=self._refused,
                 logs=parts,
+                holds=self._keeper.reports(),
             )
-
-
-# --- rooms ---
-
-
-def make_room(work_dir: Path) -> Room:
-    """A fresh place for a stage attempt, for this user's eyes only."""
-    key = f"drone-{secrets.token_hex(10)}"
-    room = Room(key, work_dir / key)
-    try:
-        room.root.mkdir(mode=0o700)
-    except FileNotFoundError:  # the first stage
-        work_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-        room.root.mkdir(mode=0o700)
-    for folder in room.folders:
-        folder.mkdir()
-    return room
-
-
-def remove_room(room: Room) -> None:
-    """Remove a room whatever is in it; one that is as empty as it was made goes fast."""
-    try:
-        for folder in reversed(room.folders):
-            folder.rmdir()
-        room.root.rmdir()
-    except OSError:
-        shutil.rmtree(room.root, ignore_errors=True)

@@ -18,7 +18,7 @@ from pathlib import Path
 
 from agents.drivers.exec import ExecDriver
 from agents.options import Options
-from agents.runner import make_room
+from agents.rooms import make_room
 from bench.measure import note, show
 from pipeline.spec import StageSpec, StepSpec
 

@@ -101,6 +101,23 @@ class Process(Protocol):
         """Ask for the end, TERM before KILL; returns at once, any thread, any number of times."""
 
 
+class Shell(Protocol):
+    """A shell on a terminal, in the place of a step that failed."""
+
+    def read(self) -> bytes:
+        """The next output, at most 32 KiB, blocking; empty at the end. One thread."""
+
+    def write(self, data: bytes) -> None:
+        """Type; blocks while the shell does not read. One thread. Raises: OSError at the end."""
+
+    def resize(self, cols: int, rows: int) -> None:
+        """The terminal has another size. Never raises."""
+
+    def end(self) -> int:
+        """Kill what still runs and let go of it all; the shell's exit code. Any thread, any number
+        of times."""
+
+
 class Session(Protocol):
     """One stage attempt. Verbs may be called by several threads at once, for different steps."""
 
@@ -121,6 +138,12 @@ class Session(Protocol):
         """Names and contents of the test reports that a step which has ended left behind.
 
         Raises, also while it is iterated: DriverError, OSError.
+        """
+
+    def shell(self, step: StepSpec, environ: Mapping[str, str], cols: int, rows: int) -> Shell:
+        """Open a shell where a step has ended, with what it had: files, user, network, environment.
+
+        Raises: DriverError.
         """
 
     def close(self) -> None:

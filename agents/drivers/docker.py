@@ -53,6 +53,7 @@ from agents.drivers.docker_engine import (
     tar_stream,
 )
 from agents.drivers.docker_process import DockerProcess
+from agents.drivers.docker_shell import DockerShell, keep_image, shell_body
 from agents.drivers.docker_stream import Stream
 from agents.image_names import is_latest
 from agents.option_table import Options
@@ -188,6 +189,7 @@ class DockerSession:
         self._counters: list[Counter] = []
         self._volumes: list[str] = []
         self._processes: list[DockerProcess] = []
+        self._shells: list[DockerShell] = []
         self._ahead: dict[int, Future[_Made]] = {}
         self._makers = ThreadPoolExecutor(_MAKERS, thread_name_prefix="docker-make")
         self._site: Future[Site] = self._makers.submit(self._set_up)
@@ -249,13 +251,41 @@ class DockerSession:
                 tree = self._engine.get(container, path)
                 yield from results.in_tar(tree, start, patterns)
 
+    def shell(
+        self, step: StepSpec, environ: Mapping[str, str], cols: int, rows: int
+    ) -> DockerShell:
+        """Open a shell in a container like the step's, with the files that one has left.
+
+        Raises: DriverError.
+        """
+        with self._lock:
+            ran = self._ran[step.number]
+        site, name = self._site.result(), f"{self._room.key}-shell-{next(self._count)}"
+        image = keep_image(self._engine, ran, f"ciserver-debug:{name}")
+        content = shell_body(self._spec, step, environ, self._options, site, image)
+        try:
+            container = self._engine.create(name, content)
+        except DriverError:
+            if image:
+                leftovers.remove(self._engine, "image", image)
+            raise
+        shell = DockerShell(self._engine, container, image)
+        with self._lock:
+            self._containers.append(container)
+            self._shells.append(shell)
+        shell.start(() if step.network_mode else self._options.networks)
+        shell.resize(cols, rows)
+        return shell
+
     def close(self) -> None:
         """Kill what still runs: services, detached steps, everything."""
         with self._lock:
             self._closed = True
-            processes = list(self._processes)
+            processes, shells = list(self._processes), list(self._shells)
             for counter in self._counters:
                 counter.close()
+        for shell in shells:
+            shell.end()
         for process in processes:
             process.kill_now()
         for process in processes:

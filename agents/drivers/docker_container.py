@@ -54,7 +54,7 @@ class Site:
 def labels(spec: StageSpec, owner: str, now: float) -> dict[str, str]:
     """Labels of everything a stage makes; they outlive its timeout by an hour."""
     namespace, _, name = spec.repo.rpartition("/")
-    seconds = int(spec.timeout_s) + _HOUR_S
+    seconds = int(spec.timeout_s + spec.debug_max_s) + _HOUR_S
     environ = spec.environment
     return {
         OWNER_LABEL: owner,

@@ -21,7 +21,7 @@ from typing import IO, Any, Final, TypeVar
 import structlog
 
 from agents.drivers.base import DriverError
-from agents.drivers.docker_stream import Replay, Stream
+from agents.drivers.docker_stream import Plain, Replay, Stream
 from agents.image_names import canonical_host, registry
 from agents.option_table import Options
 from pipeline.spec import Auth
@@ -29,6 +29,7 @@ from pipeline.spec import Auth
 log = structlog.get_logger(__name__)
 
 Answer = TypeVar("Answer")
+AnyStream = TypeVar("AnyStream", bound=Stream)
 _CALL_S: Final = 300
 _CREATE_S: Final = 600
 _PIECE_BYTES: Final = 1024 * 1024
@@ -92,14 +93,20 @@ class Engine:
 
     def attach(self, container: str) -> Stream:
         """The output of a container from its start on, and its input; call it before the start."""
+        return self._attach(container, Stream)
 
-        def attach(api: Any) -> Stream:
+    def attach_terminal(self, container: str) -> Plain:
+        """As `attach`, for a container that has a terminal."""
+        return self._attach(container, Plain)
+
+    def _attach(self, container: str, kind: type[AnyStream]) -> AnyStream:
+        def attach(api: Any) -> AnyStream:
             url = f"{api.base_url}/v{api.api_version}/containers/{container}/attach"
             params = {"stdin": 1, "stdout": 1, "stderr": 1, "stream": 1}
             upgrade = {"Connection": "Upgrade", "Upgrade": "tcp"}
             answer = api.post(url, params=params, headers=upgrade, stream=True, timeout=None)
             self._check(answer)
-            return Stream(answer)
+            return kind(answer)
 
         return self._call(attach)
 
@@ -194,6 +201,16 @@ class Engine:
         finally:
             answer.close()
 
+    def resize(self, container: str, cols: int, rows: int) -> None:
+        """Give a container's terminal another size."""
+        self._call(lambda api: api.resize(container, height=rows, width=cols))
+
+    def commit(self, container: str, name: str) -> str:
+        """Make an image of a container as it is now, with its labels; its name."""
+        repository, _, tag = name.partition(":")
+        self._call(lambda api: api.commit(container, repository=repository, tag=tag))
+        return name
+
     def remove_container(self, container: str) -> None:
         """Kill and remove a container with its anonymous volumes; one that is not there is fine."""
         self._remove(lambda api: api.remove_container(container, v=True, force=True))
@@ -232,7 +249,7 @@ class Engine:
             return
 
     def labelled(self, label: str) -> Iterator[tuple[str, str, Mapping[str, str]]]:
-        """(kind, id, labels) of containers, then networks and volumes, that carry a label."""
+        """(kind, id, labels) of containers, then networks, volumes and images with a label."""
         only = {"label": [label]}
         for one in self._call(lambda api: api.containers(all=True, filters=only)):
             yield "container", one["Id"], one.get("Labels") or {}
@@ -240,6 +257,8 @@ class Engine:
             yield "network", one["Id"], one.get("Labels") or {}
         for one in self._call(lambda api: api.volumes(filters=only)).get("Volumes") or ():
             yield "volume", one["Name"], one.get("Labels") or {}
+        for one in self._call(lambda api: api.images(filters=only)):
+            yield "image", one["Id"], one.get("Labels") or {}
 
     # --- images ---
 

@@ -14,7 +14,7 @@ from agents.drivers.docker_engine import Engine
 
 log = structlog.get_logger(__name__)
 
-_ORDER: Final = ("container", "network", "volume")
+_ORDER: Final = ("container", "network", "volume", "image")
 
 
 def sweep(engine: Engine, owner: str) -> int:
@@ -47,6 +47,7 @@ def remove(engine: Engine, kind: str, name: str) -> bool:
         "container": engine.remove_container,
         "network": engine.remove_network,
         "volume": engine.remove_volume,
+        "image": engine.remove_image,
     }
     try:
         verbs[kind](name)

@@ -97,6 +97,14 @@ class Stream:
         self._answer.close()
 
 
+class Plain(Stream):
+    """An attached container that has a terminal: its output comes without frames."""
+
+    def read(self) -> bytes:
+        """The next output, blocking; empty at the end. Raises: OSError."""
+        return bytes(self._space[: self._socket.recv_into(self._space)])
+
+
 class Replay:
     """The log of a container over a chunked answer, from its byte `skip` on."""
 

@@ -32,6 +32,7 @@ from agents.cache.desk import Desk, Served
 from agents.cache.place import HostPlace, rights
 from agents.drivers import leftovers
 from agents.drivers.base import DriverError, Outcome, Process, Room, Sink
+from agents.drivers.exec_shell import ExecShell
 from agents.options import Options
 from pipeline.scripts import posix
 from pipeline.spec import StageSpec, StepSpec
@@ -124,6 +125,7 @@ class ExecSession:
         self._spec, self._room, self._user = spec, room, user
         self._desk, self._grace_s = desk, grace_s
         self._processes: list[ExecProcess] = []
+        self._shells: list[ExecShell] = []
         self._owned = False
         self._count = itertools.count(1)
 
@@ -158,11 +160,23 @@ class ExecSession:
         """Read the step's reports in the checkout."""
         return results.on_disk(self._room.source, results.clean(step.reports))
 
+    def shell(self, step: StepSpec, environ: Mapping[str, str], cols: int, rows: int) -> ExecShell:
+        """Open a shell in the workspace, as the steps' user. Raises: DriverError."""
+        settings = self._environ(environ, "")
+        shell = ExecShell(settings, self._room.source, self._user, cols, rows)
+        leftovers.put_on_record(self._room.root / _RECORD, shell.pid)
+        self._shells.append(shell)
+        return shell
+
     def close(self) -> None:
         """Kill the steps' groups and whatever they left behind."""
         for process in self._processes:
             process.end()
-        leftovers.end_adopted(self._room.key, {process.pid for process in self._processes})
+        for shell in self._shells:
+            shell.end()
+        leaders = {process.pid for process in self._processes}
+        leaders |= {shell.pid for shell in self._shells}
+        leftovers.end_adopted(self._room.key, leaders)
         for process in self._processes:
             process.release()
 
@@ -190,7 +204,7 @@ class ExecSession:
             "HOME": str(self._room.home),
             "SHELL": "/bin/sh",
             **environ,
-            "PATH": f"{_expand(environ.get('PATH', '$PATH'), host)}:{tools}",
+            "PATH": ":".join(filter(None, (_expand(environ.get("PATH", "$PATH"), host), tools))),
             "DRONE_HOME": source,
             "DRONE_WORKSPACE": source,
             leftovers.MARK: self._room.key,

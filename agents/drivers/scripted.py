@@ -7,6 +7,7 @@ first command, `refuse TEXT` (the step cannot be started).
 
 from __future__ import annotations
 
+import queue
 import shutil
 import threading
 from collections.abc import Iterator, Mapping
@@ -25,6 +26,8 @@ class ScriptedDriver:
         #: Names of the steps started, in order, and their environments.
         self.started: list[tuple[str, Mapping[str, str]]] = []
         self.sweeps = 0
+        self.refuse_shell = ""
+        self.shells: list[ScriptedShell] = []
 
     def check(self) -> None:
         """Raises: DriverError if sessions are to be refused."""
@@ -68,6 +71,16 @@ class ScriptedSession:
     def collect(self, step: StepSpec) -> Iterator[tuple[str, bytes]]:
         """Read the step's reports in the checkout."""
         return results.on_disk(self._room.source, results.clean(step.reports))
+
+    def shell(
+        self, step: StepSpec, environ: Mapping[str, str], cols: int, rows: int
+    ) -> ScriptedShell:
+        """Open a shell that repeats what is typed. Raises: DriverError."""
+        if self._driver.refuse_shell:
+            raise DriverError(self._driver.refuse_shell)
+        shell = ScriptedShell(f"{step.name} {cols}x{rows}\r\n".encode())
+        self._driver.shells.append(shell)
+        return shell
 
     def close(self) -> None:
         """End every process."""
@@ -131,3 +144,39 @@ def _ending(word: str, rest: str) -> Outcome:
     if word == "exit":
         return Outcome(int(rest))
     return Outcome(EXIT_KILLED, oom=True) if word == "oom" else Outcome(EXIT_ERROR, error=rest)
+
+
+class ScriptedShell:
+    """Repeats what is typed; a line that is a number ends it with that exit code."""
+
+    def __init__(self, greeting: bytes) -> None:
+        self._output: queue.SimpleQueue[bytes] = queue.SimpleQueue()
+        self._output.put(greeting)
+        self._code = EXIT_KILLED
+        self.ended = False
+        self.sizes: list[tuple[int, int]] = []
+
+    def read(self) -> bytes:
+        """The next output, whole."""
+        return b"" if self.ended else self._output.get()
+
+    def write(self, data: bytes) -> None:
+        """Repeat it, or end."""
+        if data.strip().isdigit():
+            self._code = int(data)
+            data = b""
+        self._output.put(data)
+
+    def print(self, data: bytes) -> None:
+        """Have it write something by itself."""
+        self._output.put(data)
+
+    def resize(self, cols: int, rows: int) -> None:
+        """Note the size."""
+        self.sizes.append((cols, rows))
+
+    def end(self) -> int:
+        """End it."""
+        self.ended = True
+        self._output.put(b"")
+        return self._code

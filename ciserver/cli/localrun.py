@@ -107,6 +107,11 @@ class House:
         """Privileges of plugins and credentials, as an agent gives them; nothing is refused."""
         return policy.amend(spec, self.options)
 
+    @property
+    def is_closed(self) -> bool:
+        """Nobody could come in from elsewhere: nothing is kept."""
+        return True
+
     def tidy(self, task: Callable[[], None]) -> None:
         """Nobody waits for the slot: done at once."""
         task()

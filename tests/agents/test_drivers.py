@@ -21,7 +21,7 @@ from agents.drivers.docker import DockerDriver
 from agents.drivers.exec import ExecDriver, open_way
 from agents.drivers.scripted import ScriptedDriver
 from agents.options import Options
-from agents.runner import make_room
+from agents.rooms import make_room
 from pipeline.spec import Netrc, StageSpec
 from tests.agents.conftest import stage, step
 from tests.images import BUSYBOX, busybox_image

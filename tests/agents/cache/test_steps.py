@@ -17,7 +17,7 @@ from agents.cache.settings import Settings
 from agents.drivers.base import Outcome
 from agents.drivers.exec import ExecDriver
 from agents.options import Options
-from agents.runner import make_room
+from agents.rooms import make_room
 from pipeline.spec import CloneSpec, StageSpec
 from tests.agents.conftest import stage, step
 from tests.services import wait_for
