@@ -39,7 +39,7 @@ def test_it_unpacks_where_the_step_is(tmp_path: Path) -> None:
 
 
 def test_what_is_no_archive_is_tars_own_words(tmp_path: Path) -> None:
-    with pytest.raises(CacheError, match="tar cannot unpack: .*archive"):
+    with pytest.raises(CacheError, match=r"tar cannot unpack: .*archive"):
         HostPlace(str(tmp_path)).unpack([b"nonsense" * 4096])
 
 
