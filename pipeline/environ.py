@@ -160,8 +160,10 @@ def stage(facts: Facts) -> dict[str, str]:
 
 
 def build_link(facts: Facts) -> str:
-    """The address of the build's page."""
+    """The address of the build's page; none where there is no server, or no repo on it."""
     it = facts.system
+    if not it.host or not facts.repo.slug:
+        return ""
     return f"{it.proto}://{it.host}/{facts.repo.slug}/{facts.build.number}"
 
 

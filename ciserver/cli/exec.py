@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import re
 import subprocess
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -16,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import typer
 
+from agents.journal import set_up_logging
 from agents.options import Options
 from ciserver import env
 from ciserver.cli.local import fail, modern, pairs
@@ -37,6 +39,8 @@ _VARIABLE = re.compile(r"\s*(?:export\s+)?([A-Za-z_][\w.-]*)\s*=(.*)")
 _QUOTED = re.compile(r"""(?:"((?:\\.|[^"\\])*)"|'([^']*)')(?:\s+#.*)?""")
 _COMMENT = re.compile(r"(?:^|\s+)#")
 _HOST_PREFIX: Final = "DRONE_"
+#: Credentials of this shell, such as DRONE_TOKEN of Drone's own command, are no business of steps.
+_CREDENTIAL = re.compile(r"_(?:TOKEN|SECRET|PASSWORD|KEY)$")
 
 
 @dataclass(frozen=True, slots=True)
@@ -92,11 +96,11 @@ def exec_command(
 
     The folder is the workspace, changed in place, unless --clone is given. `trigger` is not
     looked at, `when` is; what no option says is empty there. Variables DRONE_* of this shell are
-    used in the pipeline and its steps.
+    used in the pipeline and its steps, those with credentials excepted.
 
     Exit code: 0 success, 1 failed or a file in error, 2 could not run.
     """
-    host = {k: v for k, v in env.child_environ().items() if k.startswith(_HOST_PREFIX)}
+    host = host_variables(env.child_environ())
     owner, _, name = repo.rpartition("/")
     wanted = Wanted(
         file=file,
@@ -125,11 +129,15 @@ def exec_command(
         raise fail(fault) from fault
     spec = chosen(compiled.spec, include or [], exclude or [], resume_at, clone=clone)
     spec = with_secrets(replace(compiled, spec=spec), variables(secret_file), netrc)
+    given = tuple(one for item in registry or [] for one in logins(item))
     spec = replace(
         _mounted(spec, volume or []),
         timeout_s=seconds(timeout),
-        auths=(*spec.auths, *(one for item in registry or [] for one in logins(item))),
+        auths=(*spec.auths, *given),
+        masks=(*spec.masks, *(one.password for one in given if one.password)),
         environment={**spec.environment, **host},
+        # the commit of the folder, whatever the pipeline shall take it for
+        clone=replace(spec.clone, ref="", branch=""),
     )
     default = Options()
     options = replace(
@@ -138,6 +146,7 @@ def exec_command(
         docker_host=env.child_environ().get("DOCKER_HOST") or default.docker_host,
         plugin_privileged=tuple(privileged or default.plugin_privileged),
     )
+    set_up_logging(replace(options, log_level="warning"))
     folder = None if clone else Path.cwd()
     status = run(spec if clone else in_place(spec), options, folder, terminal)
     raise typer.Exit(SUCCESS if status == states.SUCCESS else FAILED)
@@ -184,11 +193,32 @@ def _stage(parsed: File, wanted: Wanted) -> StageFacts:
 
 
 def _facts(pipeline: Pipeline, name: str, axis: Mapping[str, str]) -> StageFacts:
-    return StageFacts(name=name, type=pipeline.type, os=pipeline.os, arch=pipeline.arch, axis=axis)
+    return StageFacts(
+        name=name,
+        type=pipeline.type,
+        os=pipeline.os,
+        arch=pipeline.arch,
+        started=int(time.time()),
+        axis=axis,
+    )
+
+
+def host_variables(environ: Mapping[str, str]) -> dict[str, str]:
+    """The variables of this shell that the pipeline and its steps see."""
+    return {
+        name: value
+        for name, value in environ.items()
+        if name.startswith(_HOST_PREFIX) and not _CREDENTIAL.search(name)
+    }
 
 
 def _commit(sha: str) -> BuildFacts:
-    """The commit of the folder, as far as git knows it."""
+    """A build of the folder's commit, as far as git knows it."""
+    now = int(time.time())
+    return replace(_committed(sha), created=now, started=now)
+
+
+def _committed(sha: str) -> BuildFacts:
     command = ["git", "-c", "safe.directory=*", "log", "-1", "--format=%H%n%an%n%ae%n%B"]
     try:
         answer = subprocess.run(

@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from ciserver.cli.exec import logins, seconds, variables
+from ciserver.cli.exec import host_variables, logins, seconds, variables
 from ciserver.cli.localrun import chosen, in_place
 from ciserver.cli.terminal import Refused
 from pipeline.compile import compile_stage
@@ -109,6 +109,11 @@ def test_a_file_without_variables_is_refused(tmp_path: Path) -> None:
         variables(str(path))
     with pytest.raises(Refused, match="cannot read"):
         variables(str(tmp_path / "none"))
+
+
+def test_credentials_of_the_shell_stay_there() -> None:
+    shell = {"DRONE_TOKEN": "x", "DRONE_RPC_SECRET": "x", "DRONE_FOO": "1", "PATH": "/bin"}
+    assert host_variables(shell) == {"DRONE_FOO": "1"}
 
 
 def test_logins_of_registries(tmp_path: Path) -> None:
@@ -238,8 +243,12 @@ def test_a_clone_leaves_the_folder_alone(ci: Ci, folder: Path) -> None:
 def test_a_stage_ends_at_its_limit(ci: Ci) -> None:
     text = "kind: pipeline\ntype: exec\nsteps: [{name: s, commands: [sleep 1000]}]\n"
     done = ci(text, "--timeout", "1s")
-    assert done.returncode == 1
-    assert "[s] killed (exit code 137)" in done.stdout
+    assert (done.returncode, done.stderr) == (1, "")
+    assert done.stdout.splitlines() == [
+        "[s] + sleep 1000",
+        "[s] killed (exit code 137)",
+        "error: the stage ran longer than its limit of 1 s",
+    ]
 
 
 @pytest.mark.service
@@ -295,6 +304,49 @@ def test_docker_steps_run_on_the_folder(ci: Ci, folder: Path, docker_address: st
     assert {"[build] /go/src/app", "[build] hello", "[use] 1", "[use] hello"} <= set(lines)
     assert {"[plugin] PLUGIN_USER-NAME=x", "[plugin] PLUGIN_TAGS=a,b"} <= set(lines)
     assert (folder / "from-container").read_text() == "x\n"
+
+
+OPTIONS = """
+kind: pipeline
+name: default
+steps:
+- name: look
+  image: IMAGE
+  pull: never
+  commands:
+  - ls /sys/class/net | grep -c eth
+  - cat ~/.netrc
+  - touch /given/x || echo "$FOO for $DRONE_REPO on $DRONE_BRANCH at $DRONE_COMMIT_REF"
+  - echo "$DRONE_DEPLOY_TO $DRONE_COMMIT_SHA ${LEVEL} log1n-of-h"
+  - test "$DRONE_BUILD_STARTED" -gt 1700000000
+  when: {event: promote, target: prod, instance: ci.example.com, repo: o/*}
+"""
+
+
+@pytest.mark.service
+@pytest.mark.xdist_group("docker")
+def test_docker_steps_get_what_options_say(ci: Ci, folder: Path, docker_address: str) -> None:
+    (folder / "env").write_text("FOO=more\n")
+    words = (
+        "--event promote --deploy-to prod --instance ci.example.com --repo o/r --branch dev --clone"
+        f" --network bridge --env-file env --volume {folder}:/given:ro --param LEVEL=3 --trusted"
+        " --netrc-machine git.example.com --netrc-username octo --netrc-password hush-hush"
+        " --registry https://u:log1n-of-h@r.example.com --timeout 0"
+    )
+    done = ci(OPTIONS.replace("IMAGE", busybox_image()), *words.split())
+    lines = [line.removeprefix("[look] ") for line in done.stdout.splitlines()]
+    commit = subprocess.run(
+        ["git", "rev-parse", "HEAD"], cwd=folder, capture_output=True, text=True, check=True
+    ).stdout.strip()
+    assert (done.returncode, done.stderr) == (0, ""), done.stdout
+    assert {
+        "2",
+        "machine git.example.com login octo password ******",
+        "more for o/r on dev at refs/heads/dev",
+        f"prod {commit} 3 ******",
+        "success",
+    } <= set(lines)
+    assert "[clone] success" in lines
 
 
 @pytest.mark.parametrize(

@@ -105,6 +105,8 @@ def test_a_step_cannot_override_what_is_refreshed() -> None:
 def test_link() -> None:
     facts = Facts(REPO, PUSH, system=System("https", "ci.example.com"))
     assert build_link(facts) == "https://ci.example.com/octocat/hello-world/7"
+    assert build_link(dataclasses.replace(facts, system=System(host=""))) == ""
+    assert build_link(dataclasses.replace(facts, repo=RepoFacts(""))) == ""
 
 
 def test_git_variables() -> None:
