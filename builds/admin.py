@@ -10,7 +10,7 @@ from django.contrib.auth.admin import UserAdmin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from builds import events, membership, transitions, triggers
+from builds import fleet, membership, transitions, triggers
 from builds.forges.base import ForgeError
 from builds.models import (
     Agent,
@@ -239,41 +239,52 @@ class Agents(_ModelAdmin):
     list_filter = ("state", "disabled", "drain", "os", "arch", "join_token")
     search_fields = ("name",)
     readonly_fields = (
-        "join_token", "version", "os", "arch", "variant", "kernel", "labels", "types", "capacity",
-        "state", "reason", "busy", "load", "disk_free_bytes", "joined", "seen", "left",
+        "name", "join_token", "version", "os", "arch", "variant", "kernel", "labels", "types",
+        "capacity", "state", "reason", "busy", "load", "disk_free_bytes", "joined", "seen", "left",
+        "disabled", "drain",
     )  # fmt: skip
     actions = ("disable", "enable", "drain_agents", "revoke_tokens")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
-    @admin.action(description="Disable: no more work")
+    def save_model(self, request: HttpRequest, obj: Agent, form: Any, change: bool) -> None:
+        """The one thing to edit are the labels."""
+        try:
+            fleet.relabel(obj, obj.relabelled, _user(request))
+        except UserError as fault:
+            self.message_user(request, str(fault), messages.ERROR)
+
+    def delete_model(self, request: HttpRequest, obj: Agent) -> None:
+        fleet.delete(obj, _user(request))
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Agent]) -> None:
+        for agent in queryset:
+            fleet.delete(agent, _user(request))
+
+    @admin.action(description="Disable: finish what runs, then leave for good")
     def disable(self, request: HttpRequest, agents: QuerySet[Agent]) -> None:
-        self._set(request, agents, "disabled", disabled=True)
+        self._tell(request, agents, "disable", "disabled")
 
     @admin.action(description="Enable")
     def enable(self, request: HttpRequest, agents: QuerySet[Agent]) -> None:
-        self._set(request, agents, "enabled", disabled=False, drain=False)
+        self._tell(request, agents, "enable", "enabled")
 
-    @admin.action(description="Drain: finish what runs, then leave")
+    @admin.action(description="Drain: finish what runs, take nothing new")
     def drain_agents(self, request: HttpRequest, agents: QuerySet[Agent]) -> None:
-        self._set(request, agents, "told to drain", drain=True)
+        self._tell(request, agents, "drain", "told to drain")
 
     @admin.action(description="Revoke the token: every call is refused from now on")
     def revoke_tokens(self, request: HttpRequest, agents: QuerySet[Agent]) -> None:
         for agent in agents:
-            membership.revoke(agent)
-            _note(request, "agent.revoked", agent.name)
+            fleet.revoke(agent, _user(request))
         self.message_user(request, f"{len(agents)} revoked")
 
-    def _set(
-        self, request: HttpRequest, agents: QuerySet[Agent], word: str, **changes: bool
-    ) -> None:
-        ids = list(agents.values_list("pk", flat=True))
-        Agent.objects.filter(pk__in=ids).update(**changes)
-        for pk in ids:
-            events.orders(pk)
-        self.message_user(request, f"{len(ids)} {word}")
+    def _tell(self, request: HttpRequest, agents: QuerySet[Agent], word: str, done: str) -> None:
+        rows = list(agents)
+        for agent in rows:
+            fleet.tell(agent, word, _user(request))
+        self.message_user(request, f"{len(rows)} {done}")
 
 
 @admin.register(JoinToken)

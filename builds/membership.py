@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
+from datetime import timedelta
 from typing import Any, Final
 
 import structlog
@@ -26,7 +28,10 @@ log = structlog.get_logger(__name__)
 
 AGENT_TOKEN, JOIN_TOKEN = "cia", "cij"
 GIVEN: Final = "settings"
-NAME_LENGTH: Final = 90
+#: What agents may be called. Source: Semaphore's hub; dots are of Drone's runners' host names.
+NAME: Final = re.compile(r"[A-Za-z0-9._/+-]{1,80}")
+#: How often a name is tried that others take and free meanwhile.
+_NAME_TRIES: Final = 3
 IDLE, BUSY, DRAINING, AWAY = "idle", "busy", "draining", "away"
 _AGENTS: Final = Rows(
     {"a": Agent, "t": JoinToken},
@@ -92,7 +97,9 @@ def _join_token(text: str) -> JoinToken:
 def join(text: str, hello: Join, address: str) -> Joined:
     """Take an agent in, or back: its own token, its id, its queues and where tickets come from.
 
-    An agent that proves who it was keeps its row; a name that another live agent has gets a number.
+    An agent that proves who it was keeps its row. Otherwise a name belongs to the agent that has
+    it, as long as that is there or has unfinished stages; afterwards another takes its row over.
+    What an administrator said of an agent (drain, labels) outlives its restarts.
 
     Raises: Refused.
     """
@@ -104,23 +111,21 @@ def join(text: str, hello: Join, address: str) -> Joined:
         "token_prefix": own.prefix,
         "token_sha256": own.sha256,
         "left": None,
-        "drain": False,
         "reason": "",
         "state": IDLE,
     }
-    agent = _returning(hello)
-    if agent is None:
-        agent = _new(hello.name.strip()[:NAME_LENGTH] or "agent", values)
-    else:
-        Agent.objects.filter(pk=agent.pk).update(**values, joined=Now(), seen=Now())
-    agent = Agent.objects.select_related("join_token").get(pk=agent.pk)
+    agent = Agent.objects.select_related("join_token").get(pk=_row(hello, token, values))
     log.info("agent.joined", agent=agent.name, address=address, token=token.name)
     return Joined(agent.pk, own.text, settings.AGENT_BROKER_URL, tuple(queues(agent)))
 
 
 def would_join(text: str, hello: Join) -> Joined:
     """What an agent would be told if it joined, but no agent is made. Raises: Refused."""
-    _check_bounds(_join_token(text), hello)
+    token = _join_token(text)
+    _check_bounds(token, hello)
+    row = _returning(hello) or Agent.objects.filter(name=hello.name).first()
+    if row is not None:
+        _check_row(row, hello, token)
     return Joined(0, "", settings.AGENT_BROKER_URL)
 
 
@@ -158,12 +163,22 @@ def orders(agent: Agent, leases: Sequence[str]) -> Orders:
     current = Agent.objects.select_related("join_token").get(pk=agent.pk)
     held = Lease.objects.filter(agent=agent, state=Lease.OPEN).values_list("pk", flat=True)
     wanted = set(held) if leases else set()
+    action, reason = _wanted(current)
     return Orders(
-        action="drain" if current.drain else "continue",
-        reason="an administrator drains this agent" if current.drain else "",
+        action=action,
+        reason=reason,
         cancelled=tuple(lease for lease in leases if lease not in wanted),
         queues=tuple(queues(current)),
     )
+
+
+def _wanted(agent: Agent) -> tuple[str, str]:
+    """The action an administrator wants of an agent, and why."""
+    if agent.disabled:
+        return "shutdown", "an administrator disabled this agent"
+    if agent.drain:
+        return "drain", "an administrator drains this agent"
+    return "continue", ""
 
 
 def leave(agent: Agent, reason: str) -> None:
@@ -184,12 +199,6 @@ def leave(agent: Agent, reason: str) -> None:
     log.info("agent.left", agent=agent.name, reason=reason)
 
 
-def revoke(agent: Agent) -> None:
-    """Make an agent's own token worthless: every further call of it is refused."""
-    Agent.objects.filter(pk=agent.pk).update(token_prefix="", token_sha256="", disabled=True)
-    log.info("agent.revoked", agent=agent.name)
-
-
 def _described(hello: Join) -> dict[str, Any]:
     return {
         "version": hello.version[:50],
@@ -203,6 +212,26 @@ def _described(hello: Join) -> dict[str, Any]:
     }
 
 
+# --- names ----------------------------------------------------------------------------------------
+
+
+def _row(hello: Join, token: JoinToken, values: Mapping[str, Any]) -> int:
+    """The id of the row that is the agent's from now on. Raises: Refused."""
+    row = _returning(hello)
+    for _ in range(_NAME_TRIES):
+        row = row or Agent.objects.filter(name=hello.name).first()
+        if row is None:
+            row = _new(hello.name, values)
+            if row is not None:
+                return row.pk
+            continue
+        _check_row(row, hello, token)
+        if _take_over(row, hello.name, values):
+            return row.pk
+        row = None
+    raise Refused("agent:name", f"the name {hello.name} is in use")
+
+
 def _returning(hello: Join) -> Agent | None:
     """The row of the agent that this one proves to have been."""
     if not hello.previous or not hello.previous_token:
@@ -211,31 +240,59 @@ def _returning(hello: Join) -> Agent | None:
     return row if row and matches(row.token_sha256, hello.previous_token) else None
 
 
-def _new(name: str, values: Mapping[str, Any]) -> Agent:
-    """A row under this name, or under the name with the first free number."""
+def _new(name: str, values: Mapping[str, Any]) -> Agent | None:
+    """A row under this name; None if somebody has just made one."""
     now = timezone.now()
-    for number in range(1, 1000):
-        free = name if number == 1 else f"{name}-{number}"
-        try:
-            with transaction.atomic():
-                return Agent.objects.create(name=free, joined=now, seen=now, **values)
-        except IntegrityError:
-            if _replace_gone(free, values):
-                return Agent.objects.get(name=free)
-    raise Refused("agent:name", f"there are too many agents called {name}")
+    try:
+        with transaction.atomic():
+            return Agent.objects.create(name=name, joined=now, seen=now, **values)
+    except IntegrityError:
+        return None
 
 
-def _replace_gone(name: str, values: Mapping[str, Any]) -> bool:
-    """Take over the row of an agent of that name that left, if it left nothing unfinished."""
-    busy = Lease.objects.exclude(state=Lease.CLOSED).values("agent")
-    gone = Agent.objects.filter(name=name, disabled=False, left__isnull=False).exclude(pk__in=busy)
-    return bool(gone.update(**values, joined=Now(), seen=Now()))
+def _take_over(row: Agent, name: str, values: Mapping[str, Any]) -> bool:
+    """Make a row the joining agent's; False if somebody else was faster, or has the name."""
+    labels = values["labels"] if row.relabelled is None else row.relabelled
+    rows = Agent.objects.filter(pk=row.pk, token_sha256=row.token_sha256)
+    changes = {**values, "name": name, "labels": labels, "joined": Now(), "seen": Now()}
+    try:
+        with transaction.atomic():
+            return bool(rows.update(**changes))
+    except IntegrityError:
+        return False
+
+
+def _check_row(row: Agent, hello: Join, token: JoinToken) -> None:
+    """Whether a joining agent may have this row. Raises: Refused."""
+    if row.disabled:
+        raise Refused("agent:disabled", f"an administrator disabled the agent {row.name}")
+    if matches(row.token_sha256, hello.previous_token):
+        return
+    if row.join_token_id not in (None, token.pk):
+        raise Refused("agent:name", f"{row.name} is the name of an agent of another join token")
+    # one that has said nothing since it joined never got the answer to that
+    if row.seen == row.joined:
+        return
+    if not (row.left or _is_silent(row)):
+        raise Refused("agent:name", f"there is an agent {row.name} at work: choose another name")
+    if Lease.objects.filter(agent=row).exclude(state=Lease.CLOSED).exists():
+        text = f"the last agent {row.name} left unfinished stages that wait for it: try again later"
+        raise Refused("agent:name", text)
+
+
+def _is_silent(row: Agent) -> bool:
+    """Whether an agent is lost, by the database's clock."""
+    silence = timedelta(seconds=settings.LEASE_LOST_S)
+    return Agent.objects.filter(pk=row.pk, seen__lt=Now() - silence).exists()
 
 
 # --- bounds ---------------------------------------------------------------------------------------
 
 
 def _check_bounds(token: JoinToken, hello: Join) -> None:
+    if not NAME.fullmatch(hello.name):
+        what = "an agent's name has 1 to 80 of A-Z a-z 0-9 . - _ / +"
+        raise Refused("agent:bad-name", f"{what}, and not {hello.name[:100]!r}")
     if not _is_valid(token):
         raise Refused("agent:token-ended", f"the join token {token.name} is disabled or expired")
     if not _has_labels(hello.labels, token):
@@ -280,7 +337,9 @@ def subset_queues(agent: Agent) -> list[str]:
     """Further queues of waiting stages whose repos let an agent have more labels than asked for."""
     if not agent.labels:
         return []
-    rows = Stage.objects.filter(status=states.PENDING, repo__subset_labels=True, os=agent.os)
+    rows = Stage.objects.filter(status=states.PENDING, os=agent.os)
+    if not settings.SUBSET_LABELS:
+        rows = rows.filter(repo__subset_labels=True)
     asked = rows.filter(arch=agent.arch).values_list("labels", flat=True).distinct()
     fitting = [labels for labels in asked if labels.items() <= agent.labels.items()]
     return agent_queues(types(agent), agent.os, agent.arch, fitting) if fitting else []
@@ -324,7 +383,7 @@ def _fits(agent: Agent, stage: Stage) -> bool:
     globs = agent.join_token.repos if agent.join_token else []
     if globs and not any(glob(one, stage.repo.slug) for one in globs):
         return False
-    if stage.repo.subset_labels:
+    if stage.repo.subset_labels or settings.SUBSET_LABELS:
         return bool(stage.labels.items() <= agent.labels.items())
     return stage.queue == queue_name(stage.type, agent.os, agent.arch, agent.labels)
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from django.conf import settings
 from django.db import connection
 
 from builds.membership import described, own_queues, repos_in_bounds, subset_queues
@@ -80,7 +81,8 @@ def _query(agent: Agent, only: int, lock: str) -> tuple[str, list[Any]]:
     queues = f"(s.queue IN ({_marks(own)})"
     values: list[Any] = [*own]
     if subset:
-        queues += f" OR (r.subset_labels AND s.queue IN ({_marks(subset)}))"
+        loose = "TRUE" if settings.SUBSET_LABELS else "r.subset_labels"
+        queues += f" OR ({loose} AND s.queue IN ({_marks(subset)}))"
         values += subset
     repos = repos_in_bounds(agent)
     bound = "TRUE" if repos is None else f"s.repo_id IN ({_marks(repos)})"

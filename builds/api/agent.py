@@ -45,6 +45,8 @@ _STATUS: Final[Mapping[str, int]] = {
     "agent:unknown-token": 401,
     "agent:token-ended": 401,
     "agent:name": 409,
+    "agent:bad-name": 400,
+    "agent:disabled": 403,
     "agent:labels": 403,
     "agent:platform": 403,
     "agent:types": 403,

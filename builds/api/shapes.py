@@ -16,6 +16,7 @@ from rest_framework import serializers
 INTEGER: Final = "integer"
 STRING: Final = "string"
 BOOLEAN: Final = "boolean"
+NUMBER: Final = "number"
 TIME: Final = "time"
 LIST: Final = "list"
 MAP: Final = "map"
@@ -24,6 +25,7 @@ Json = dict[str, Any]
 
 _SERIALIZERS: Final[Mapping[str, Any]] = {
     INTEGER: serializers.IntegerField,
+    NUMBER: serializers.FloatField,
     TIME: serializers.IntegerField,
     STRING: serializers.CharField,
     BOOLEAN: serializers.BooleanField,
@@ -237,6 +239,23 @@ TEMPLATE: Final = Shape(
     _maybe("id", INTEGER),
     *_keys("name namespace data", STRING, optional=True),
     *_keys("created updated", TIME, optional=True),
+)
+AGENT: Final = Shape(
+    "Agent",
+    "An agent. `status` is how it is now, `state` and `reason` are what it last said.",
+    _key("id", INTEGER),
+    *_keys("name version os arch variant kernel", STRING),
+    _key("labels", MAP),
+    _key("types", LIST),
+    *_keys("capacity busy", INTEGER),
+    Key("load", NUMBER, "load"),
+    _key("disk_free_bytes", INTEGER),
+    *_keys("state reason", STRING),
+    *_keys("drain disabled", BOOLEAN),
+    _maybe("relabelled", MAP),
+    _maybe("join_token=join_token__name"),
+    *_keys("joined seen left", TIME),
+    nested={"status": serializers.CharField()},
 )
 
 

@@ -10,7 +10,18 @@ from django.views.decorators.csrf import csrf_exempt
 from drf_spectacular.views import SpectacularAPIView
 
 from builds.api import agent
-from builds.api.views import badges, builds, logs, repos, results, secrets, system, templates, users
+from builds.api.views import (
+    agents,
+    badges,
+    builds,
+    logs,
+    repos,
+    results,
+    secrets,
+    system,
+    templates,
+    users,
+)
 
 
 def route(address: str, view: Any) -> URLPattern:
@@ -88,6 +99,9 @@ urlpatterns = [
     route("builds/incomplete", system.Incomplete),
     route("builds/incomplete/v2", system.IncompleteStages),
     route("system/stats", system.Stats),
+    route("agents", agents.Agents),
+    route("agents/{number}", agents.OneAgent),
+    route("agents/{number}/revoke", agents.Revoke),
     route("badges/{owner}/{name}/status.svg", badges.Badge),
     route("badges/{owner}/{name}/cc.xml", badges.Monitor),
     re_path(r"^api/schema/?$", SpectacularAPIView.as_view(), name="schema"),

@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "log": "log",
     "status": "status",
     "cancel": "cancel",
+    "agents": "agents",
     "lint": "lint",
     "plan": "plan",
     "convert": "convert",

@@ -64,6 +64,10 @@ class Missing(Refused):
     """The server does not know what was asked for."""
 
 
+class Away(Refused):
+    """The server does not answer, or not now: it may be back in a moment."""
+
+
 class Client:
     """The REST calls that the commands need. Paths and JSON are Drone's."""
 
@@ -76,16 +80,18 @@ class Client:
     def call(self, method: str, path: str, **options: Any) -> Any:
         """The JSON of an answer.
 
-        Raises: Refused for no answer, or one that says no; Missing for one that says 404.
+        Raises: Refused for an answer that says no; Missing for one that says 404; Away for none.
         """
         try:
             answer = self._http.request(method, path, **options)
         except httpx.HTTPError as error:
-            raise Refused(f"the server at {self.access.url} does not answer: {error}") from None
+            raise Away(f"the server at {self.access.url} does not answer: {error}") from None
         if answer.status_code == httpx.codes.UNAUTHORIZED:
             raise Refused(f"the server at {self.access.url} does not know this token")
         if answer.status_code == httpx.codes.NOT_FOUND:
             raise Missing(_message(answer))
+        if answer.is_server_error:
+            raise Away(_message(answer))
         if answer.is_error:
             raise Refused(_message(answer))
         return answer.json() if answer.content else None
@@ -93,6 +99,10 @@ class Client:
     def repos(self) -> list[Any]:
         """Every repo the caller sees, with its newest build."""
         return list(self.call("GET", "/api/user/repos", params={"latest": "true"}))
+
+    def agents(self) -> list[Any]:
+        """Every agent; for administrators."""
+        return list(self.call("GET", "/api/agents"))
 
     def builds(self, slug: str) -> list[Any]:
         """The newest builds of a repo."""

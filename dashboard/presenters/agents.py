@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
+from builds import fleet
 from builds.models import Agent, Lease
 
 _TONES = {"offline": "idle", "lost": "bad", "busy": "run", "idle": "ok"}
@@ -38,11 +39,9 @@ class AgentRow:
     leases: tuple[LeaseRow, ...]
 
 
-def rows(
-    agents: Sequence[Agent], visible: frozenset[int], now: datetime, silence: timedelta
-) -> list[AgentRow]:
+def rows(agents: Sequence[Agent], visible: frozenset[int], now: datetime) -> list[AgentRow]:
     """All agents with the leases they hold, in one more query. Leases of repos outside `visible`
-    are counted but not named; an agent silent for longer than `silence` is shown lost."""
+    are counted but not named."""
     held: dict[int, list[LeaseRow]] = {}
     leases = (
         Lease.objects.filter(agent__in=agents, state__in=[Lease.OPEN, Lease.CLOSING])
@@ -51,7 +50,7 @@ def rows(
     )
     for lease in leases:
         held.setdefault(lease.agent_id, []).append(_lease(lease, visible))
-    return [_row(agent, tuple(held.get(agent.pk, ())), now, silence) for agent in agents]
+    return [_row(agent, tuple(held.get(agent.pk, ())), now) for agent in agents]
 
 
 def _lease(lease: Lease, visible: frozenset[int]) -> LeaseRow:
@@ -67,8 +66,15 @@ def _lease(lease: Lease, visible: frozenset[int]) -> LeaseRow:
     )
 
 
-def _row(agent: Agent, leases: tuple[LeaseRow, ...], now: datetime, silence: timedelta) -> AgentRow:
-    word = _word(agent, leases, now, silence)
+def _row(agent: Agent, leases: tuple[LeaseRow, ...], now: datetime) -> AgentRow:
+    word = fleet.standing(
+        left=agent.left,
+        seen=agent.seen,
+        disabled=agent.disabled,
+        drain=agent.drain,
+        busy=bool(leases),
+        now=now,
+    )
     return AgentRow(
         agent=agent,
         word=word,
@@ -79,15 +85,3 @@ def _row(agent: Agent, leases: tuple[LeaseRow, ...], now: datetime, silence: tim
         disk=f"{agent.disk_free_bytes / 1e9:.0f} GB" if agent.disk_free_bytes else "",
         leases=leases,
     )
-
-
-def _word(agent: Agent, leases: tuple[LeaseRow, ...], now: datetime, silence: timedelta) -> str:
-    if agent.left is not None:
-        return "offline"
-    if now - agent.seen > silence:
-        return "lost"
-    if agent.disabled:
-        return "disabled"
-    if agent.drain:
-        return "draining"
-    return "busy" if leases else "idle"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from datetime import timedelta
-from typing import Any, Final
+from typing import Final
 
 from django.conf import settings
 from django.contrib import messages
@@ -15,16 +15,16 @@ from django.shortcuts import get_object_or_404, redirect, render
 from django.utils import timezone
 from django.views.decorators.http import require_http_methods
 
-from builds import events, permissions
-from builds.models import Agent, Audit
+from builds import fleet, permissions
+from builds.models import Agent
 from dashboard import access
 from dashboard.presenters import agents as present
 
-_ACTIONS: Final[Mapping[str, tuple[dict[str, Any], str]]] = {
-    "drain": ({"drain": True}, "{} finishes what it has and then leaves."),
-    "undrain": ({"drain": False}, "{} takes work again."),
-    "disable": ({"disabled": True}, "{} gets no more work."),
-    "enable": ({"disabled": False}, "{} takes work again."),
+_SAID: Final[Mapping[str, str]] = {
+    "drain": "{} finishes what it has and takes nothing new.",
+    "undrain": "{} takes work again.",
+    "disable": "{} finishes what it has, then leaves; it may not come back until it is enabled.",
+    "enable": "{} may work again.",
 }
 _GONE = timedelta(days=1)
 
@@ -42,9 +42,8 @@ def index(request: HttpRequest) -> HttpResponse:
         .filter(stage__leases__state__in=["open", "closing"])
         .values_list("pk", flat=True)
     )
-    silence = timedelta(seconds=settings.LEASE_LOST_S)
     context = {
-        "rows": present.rows(list(agents), visible, now, silence),
+        "rows": present.rows(list(agents), visible, now),
         "is_admin": access.is_admin(request),
         "server": settings.PUBLIC_URL,
     }
@@ -56,15 +55,10 @@ def _act(request: HttpRequest) -> HttpResponse:
     if not access.is_admin(request):
         raise PermissionDenied("Only administrators may tell agents what to do.")
     word = request.POST.get("action", "")
-    if word not in _ACTIONS or not request.POST.get("agent", "").isdigit():
+    if word not in _SAID or not request.POST.get("agent", "").isdigit():
         messages.error(request, "No such action.")
         return redirect("dashboard:agents")
     agent = get_object_or_404(Agent, pk=int(request.POST["agent"]))
-    change, said = _ACTIONS[word]
-    Agent.objects.filter(pk=agent.pk).update(**change)
-    Audit.objects.create(
-        user=access.known_viewer(request), action=f"agent.{word}", subject=agent.name
-    )
-    events.orders(agent.pk)
-    messages.success(request, said.format(agent.name))
+    fleet.tell(agent, word, access.known_viewer(request))
+    messages.success(request, _SAID[word].format(agent.name))
     return redirect("dashboard:agents")

@@ -19,11 +19,13 @@ def root(db: None, client: Client) -> Client:
     return client
 
 
-def act(client: Client, model: type[Any], action: str, *rows: Any) -> str:
+def act(
+    client: Client, model: type[Any], action: str, *rows: Any, more: dict[str, str] | None = None
+) -> str:
     name = model._meta.model_name
     answer = client.post(
         reverse(f"admin:builds_{name}_changelist"),
-        {"action": action, "_selected_action": [row.pk for row in rows]},
+        {"action": action, "_selected_action": [row.pk for row in rows], **(more or {})},
         follow=True,
     )
     assert answer.status_code == 200
@@ -71,7 +73,31 @@ def test_it_switches_agents(root: Client, make_agent: Callable[..., Agent]) -> N
     act(root, Agent, "revoke_tokens", agent)
     agent.refresh_from_db()
     assert agent.disabled and agent.token_sha256 == ""
-    assert Audit.objects.get().subject == "one"
+    assert set(Audit.objects.values_list("action", "subject")) == {
+        ("agent.disable", "one"), ("agent.drain", "one"), ("agent.enable", "one"),
+        ("agent.revoke", "one"),
+    }  # fmt: skip
+
+
+def test_it_gives_agents_other_labels(root: Client, make_agent: Callable[..., Agent]) -> None:
+    agent = make_agent(labels={"zone": "a"})
+    change = reverse("admin:builds_agent_change", args=[agent.pk])
+    root.post(change, {"relabelled": '{"zone": "b"}'})
+    agent.refresh_from_db()
+    assert agent.labels == agent.relabelled == {"zone": "b"}
+    page = root.post(change, {"relabelled": '["zone"]'}, follow=True)
+    assert b"names and texts" in page.content
+    agent.refresh_from_db()
+    assert agent.labels == {"zone": "b"}
+
+
+def test_a_deleted_agent_is_forgotten(root: Client, make_agent: Callable[..., Agent]) -> None:
+    agent = make_agent()
+    act(root, Agent, "delete_selected", agent, more={"post": "yes"})
+    other = make_agent("two")
+    root.post(reverse("admin:builds_agent_delete", args=[other.pk]), {"post": "yes"})
+    assert not Agent.objects.exists()
+    assert Audit.objects.filter(action="agent.delete").count() == 2
 
 
 def test_a_new_join_token_is_shown_once(root: Client) -> None:

@@ -69,19 +69,99 @@ def test_an_agent_that_proves_who_it_was_keeps_its_row(db: None) -> None:
     assert second.id == first.id and second.token != first.token
     assert membership.agent_by_token(first.token) is None
     assert Agent.objects.get().version == "0.2.0"
+    sync(second.token)
     liar = Join("one", "0.2.0", previous=first.id, previous_token="cia_guess")
-    assert membership.join(token, liar, "127.0.0.1").id != first.id
+    with pytest.raises(Refused, match="at work"):
+        membership.join(token, liar, "127.0.0.1")
 
 
-def test_a_name_in_use_gets_a_number_and_one_that_left_is_free(db: None) -> None:
+def sync(token: str) -> Agent:
+    """Let an agent say that it is there."""
+    agent = membership.agent_by_token(token)
+    assert agent is not None
+    membership.presence(agent, Presence())
+    agent.refresh_from_db()
+    return agent
+
+
+def fall_silent(agent: Agent) -> None:
+    Agent.objects.filter(pk=agent.pk).update(
+        joined=timezone.now() - timedelta(hours=1), seen=timezone.now() - timedelta(minutes=2)
+    )
+
+
+def test_a_name_belongs_to_the_agent_that_is_there(db: None) -> None:
     token = membership.new_join_token("hosts")
-    for _ in range(2):
+    first = sync(membership.join(token, HELLO, "127.0.0.1").token)
+    with pytest.raises(Refused, match="there is an agent one at work") as refused:
         membership.join(token, HELLO, "127.0.0.1")
-    assert set(Agent.objects.values_list("name", flat=True)) == {"one", "one-2"}
-    membership.leave(Agent.objects.get(name="one"), "done")
-    membership.join(token, HELLO, "127.0.0.1")
-    assert Agent.objects.count() == 2
-    assert Agent.objects.get(name="one").left is None
+    assert refused.value.code == "agent:name"
+    with pytest.raises(Refused, match="at work"):
+        membership.would_join(token, HELLO)
+    membership.leave(first, "done")
+    assert membership.join(token, HELLO, "127.0.0.1").id == first.pk
+    assert Agent.objects.get().left is None
+
+
+def test_a_dead_agent_is_replaced(db: None) -> None:
+    token = membership.new_join_token("hosts")
+    first = sync(membership.join(token, HELLO, "127.0.0.1").token)
+    fall_silent(first)
+    second = membership.join(token, HELLO, "127.0.0.1")
+    assert second.id == first.pk
+    found = membership.agent_by_token(second.token)
+    assert found is not None and found.seen > first.seen
+
+
+def test_the_name_of_a_dead_agent_waits_for_its_stages(
+    make_repo: Callable[..., Repo], user: User
+) -> None:
+    token = membership.new_join_token("hosts")
+    first = sync(membership.join(token, HELLO, "127.0.0.1").token)
+    triggers.create(make_repo(), user=user)
+    claimed = claims.claim(first, Claim("nonce-0001"))
+    assert claimed is not None
+    claims.report(first, claimed.lease, Report("running", begun=True))
+    fall_silent(first)
+    with pytest.raises(Refused, match="left unfinished stages"):
+        membership.join(token, HELLO, "127.0.0.1")
+
+
+def test_an_agent_that_never_got_its_answer_asks_again(db: None) -> None:
+    token = membership.new_join_token("hosts")
+    lost = membership.join(token, HELLO, "127.0.0.1")
+    again = membership.join(token, HELLO, "127.0.0.1")
+    assert again.id == lost.id
+    known = Join("one", "0.1.0", previous=again.id, previous_token=again.token)
+    membership.join(token, known, "127.0.0.1")  # this answer is lost too
+    assert membership.join(token, known, "127.0.0.1").id == lost.id
+
+
+def test_an_agent_may_take_another_name_that_is_free(db: None) -> None:
+    token = membership.new_join_token("hosts")
+    first = membership.join(token, HELLO, "127.0.0.1")
+    other = membership.join(token, Join("other", "0.1.0"), "127.0.0.1")
+    renamed = Join("two", "0.1.0", previous=first.id, previous_token=first.token)
+    second = membership.join(token, renamed, "127.0.0.1")
+    assert Agent.objects.get(pk=second.id).name == "two"
+    clash = Join("other", "0.1.0", previous=second.id, previous_token=second.token)
+    sync(other.token)
+    with pytest.raises(Refused, match="at work"):
+        membership.join(token, clash, "127.0.0.1")
+
+
+@pytest.mark.parametrize("name", ["", "with space", "x" * 81, "a\nb", "ä"])
+def test_a_name_that_is_none_is_refused(db: None, name: str) -> None:
+    with pytest.raises(Refused) as refused:
+        membership.join(membership.new_join_token("hosts"), Join(name, "0.1.0"), "127.0.0.1")
+    assert refused.value.code == "agent:bad-name"
+
+
+def test_agents_of_another_join_token_keep_their_names(db: None) -> None:
+    first = membership.join(membership.new_join_token("hosts"), HELLO, "127.0.0.1")
+    fall_silent(Agent.objects.get(pk=first.id))
+    with pytest.raises(Refused, match="another join token"):
+        membership.join(membership.new_join_token("others"), HELLO, "127.0.0.1")
 
 
 def test_presence_gives_orders(make_agent: Callable[..., Agent]) -> None:
@@ -110,15 +190,6 @@ def test_leaving_queues_again_what_had_not_begun(
     assert second.status == "error"
     assert "agent one left before it finished: the host goes down" in second.error
     assert set(Lease.objects.values_list("state", flat=True)) == {"closed"}
-
-
-def test_a_revoked_agent_is_unknown(make_agent: Callable[..., Agent]) -> None:
-    token = membership.new_join_token("hosts")
-    joined = membership.join(token, HELLO, "127.0.0.1")
-    agent = membership.agent_by_token(joined.token)
-    assert agent is not None
-    membership.revoke(agent)
-    assert membership.agent_by_token(joined.token) is None
 
 
 def test_agents_of_a_deleted_token_get_no_work(make_agent: Callable[..., Agent]) -> None:
