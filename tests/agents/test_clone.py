@@ -14,7 +14,7 @@ import pytest
 
 from agents.clone import CloneProcess
 from agents.drivers.base import Outcome, Room
-from agents.runner import make_room
+from agents.rooms import make_room
 from pipeline.spec import CloneSpec, Netrc
 
 AUTHOR = {
