@@ -7,6 +7,7 @@ and 8) and drone-runner-exec (section 9). Secrets stay names until `with_secrets
 from __future__ import annotations
 
 import posixpath
+import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Final, Literal, cast
@@ -48,6 +49,7 @@ _RESTRICTED_BELOW: Final = (
     "/etc/docker", "/var/run", "/proc", "/usr/local/bin", "/usr/local/sbin", "/usr/bin", "/bin",
     "/mnt", "/mount", "/media", "/sys", "/dev",
 )  # fmt: skip
+_DRIVE: Final = re.compile(r"[A-Za-z]:")
 _PROXIES: Final = ("HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "http_proxy", "https_proxy", "no_proxy")
 
 
@@ -248,23 +250,34 @@ def _environment(
 def workspace(pipeline: Pipeline) -> Workspace:
     """Where the workspace is mounted and steps work. Source: reference section 2 and 8."""
     base, path = pipeline.workspace.base, pipeline.workspace.path
+    if pipeline.os != WINDOWS:
+        return Workspace(*_places(base, path))
+    drive, base, path = _without_drive(base, path)
+    base, path, full = (place.replace("/", "\\") for place in _places(base, path))
+    return Workspace(drive + base, path, drive + full)
+
+
+def _places(base: str, path: str) -> tuple[str, str, str]:
     if not base:
         base, path = (path, "") if path.startswith("/") else (DEFAULT_BASE, path)
     full = _joined(base, path)
     if _restricted(full) or _restricted(base):
-        base, path, full = DEFAULT_BASE, "", DEFAULT_BASE
-    if pipeline.os == WINDOWS:
-        return Workspace(_drive(base), path.replace("/", "\\"), _drive(full))
-    return Workspace(base, path, full)
+        return DEFAULT_BASE, "", DEFAULT_BASE
+    return base, path, full
+
+
+def _without_drive(base: str, path: str) -> tuple[str, str, str]:
+    """The drive, and base and path of a workspace with slashes, as elsewhere."""
+    base, path = base.replace("\\", "/"), path.replace("\\", "/")
+    if not base and _DRIVE.match(path):
+        base, path = path, ""
+    drive = _DRIVE.match(base)
+    return (drive[0], base[2:] or "/", path) if drive else ("c:", base, path)
 
 
 def _joined(base: str, path: str) -> str:
     full = posixpath.normpath(f"{base}/{path}")
     return "/" + full.lstrip("/") if full.startswith("/") else full
-
-
-def _drive(path: str) -> str:
-    return "c:" + path.replace("/", "\\")
 
 
 def _restricted(path: str) -> bool:

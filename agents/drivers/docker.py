@@ -40,6 +40,7 @@ from agents.drivers.docker_container import (
     Site,
     body,
     checkout_folder,
+    docker_variables,
     is_long,
     labels,
     script,
@@ -216,14 +217,20 @@ class DockerSession:
                 self._fill_workspace(made.container)
             if not made.place:
                 self._engine.start(made.container)
-            box = self._box(made.container) if step.commands else None
-            if box is not None:
+            if step.commands:
                 made.stream.send(GO)
+            box = self._box(made.container) if self._has_tools(step) else None
         except (DriverError, OSError) as fault:
             made.stream.close()
             raise DriverError(str(fault)) from fault
         self._usage.note(step.image)
-        process = DockerProcess(self._engine, made.container, made.stream, sink)
+        process = DockerProcess(
+            self._engine,
+            made.container,
+            made.stream,
+            sink,
+            limited=bool(step.mem_limit_bytes or self._options.memory),
+        )
         with self._lock:
             self._ran[step.number] = made.container
             self._processes.append(process)
@@ -351,7 +358,7 @@ class DockerSession:
         with self._fill_lock:
             source = self._room.source
             if not self._filled and source.is_dir() and any(source.iterdir()):
-                below = self._spec.workspace.path.strip("/")
+                below = self._spec.workspace.path.replace("\\", "/").strip("/")
                 tree = tar_stream(source, below)
                 self._engine.put(container, self._spec.workspace.base, tree)
             self._filled = True
@@ -414,9 +421,9 @@ class DockerSession:
             self._engine.pull(step.image, self._auths, tell)
             container = self._create(step, environ, site)
         text = script(step, environ, self._spec.os)
-        if self._spec.os != WINDOWS and is_long(text):
+        if self._has_tools(step) and is_long(text):
             self._engine.put(container, "/", [tar_of({SCRIPT_PATH.lstrip("/"): text}, 0o644)])
-        if text and container not in self._tools:
+        if self._has_tools(step) and container not in self._tools:
             programs = tar_of(shim.programs(TOOLS_PATH, PATIENCE_S), 0o755, TOOLS_PATH.lstrip("/"))
             self._engine.put(container, "/", [programs])
         if not step.network_mode:
@@ -426,10 +433,11 @@ class DockerSession:
 
     def _create(self, step: StepSpec, environ: Mapping[str, str], site: Site) -> str:
         name = f"{site.key}-{step.number}-{next(self._count)}"
-        tools = self._room.root / "tools" / name if site.source and step.commands else None
+        tools = self._room.root / "tools" / name if site.source and self._has_tools(step) else None
         if tools is not None:
             shim.install(tools, TOOLS_PATH)
             make_folder(tools)
+        environ = {**docker_variables(site), **environ}
         content = body(self._spec, step, environ, self._options, site, str(tools or ""))
         container = self._engine.create(name, content)
         with self._lock:
@@ -437,6 +445,10 @@ class DockerSession:
             if tools is not None:
                 self._tools[container] = tools
         return container
+
+    def _has_tools(self, step: StepSpec) -> bool:
+        """Whether a step has commands that may call the agent's; those are shell scripts."""
+        return bool(step.commands) and self._spec.os != WINDOWS
 
     def _box(self, container: str) -> Box:
         """The box that the step of a container asks through."""

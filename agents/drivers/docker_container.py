@@ -9,7 +9,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import PurePosixPath
+from pathlib import PurePosixPath, PureWindowsPath
 from typing import Any, Final
 
 from agents.option_table import Options
@@ -202,7 +202,21 @@ def _workspace(spec: StageSpec, site: Site) -> list[dict[str, Any]]:
 
 def checkout_folder(spec: StageSpec) -> str:
     """Where the checkout stands in containers."""
-    return str(PurePosixPath(spec.workspace.base) / spec.workspace.path.lstrip("/"))
+    base, below = spec.workspace.base, spec.workspace.path.lstrip("/\\")
+    if spec.os == WINDOWS:
+        return str(PureWindowsPath(base) / below)
+    return str(PurePosixPath(base) / below)
+
+
+def docker_variables(site: Site) -> dict[str, str]:
+    """What a step that starts containers itself needs for them to join its own.
+
+    The volume may be a folder of the host; `docker run --volume` takes both.
+    """
+    return {
+        "DRONE_DOCKER_NETWORK_ID": site.network,
+        "DRONE_DOCKER_VOLUME_ID": site.source or site.volume,
+    }
 
 
 def _mount(kind: str, source: str, target: str) -> dict[str, Any]:

@@ -42,10 +42,22 @@ class Output(Protocol):
 
 
 class DockerProcess:
-    """A container that has been started. `output` must have been attached before the start."""
+    """A container that has been started. `output` must have been attached before the start.
 
-    def __init__(self, engine: Engine, container: str, output: Output, sink: Sink) -> None:
+    `limited`: the container has a limit of memory of its own.
+    """
+
+    def __init__(
+        self,
+        engine: Engine,
+        container: str,
+        output: Output,
+        sink: Sink,
+        *,
+        limited: bool = False,
+    ) -> None:
         self._engine = engine
+        self._limited = limited
         self._container = container
         self._output = output
         self._sink = sink
@@ -145,10 +157,13 @@ class DockerProcess:
         self._output = self._engine.follow(self._container, len(kept))
 
     def _judge(self, code: int, broken: bool) -> Outcome:
-        if code == 0 or self._killed.is_set():
+        if self._killed.is_set():
             return Outcome(code)
-        if code == EXIT_KILLED and self._out_of_memory():
+        # the engine tells of any process of the container that was killed for memory
+        if (code or self._limited) and self._out_of_memory():
             return Outcome(code, oom=True)
+        if code == 0:
+            return Outcome(code)
         if broken or (code in (EXIT_KILLED, _EXIT_TERMINATED) and self._engine_leaves()):
             return Outcome(EXIT_ERROR, error=_RESTARTED)
         return Outcome(code)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.compile import Compiled, compile_stage, with_secrets, workspace
-from pipeline.document import Pipeline, WorkspaceDef, parse
+from pipeline.document import Pipeline, Platform, WorkspaceDef, parse
 from pipeline.errors import PipelineError
 from pipeline.facts import BuildFacts, Facts, RepoFacts, StageFacts, System
 from pipeline.spec import Auth, External, Netrc, StageSpec, from_json, to_json
@@ -116,6 +116,24 @@ WORKSPACES = {
 @pytest.mark.parametrize(("given", "expected"), WORKSPACES.items())
 def test_workspace(given: tuple[str, str], expected: tuple[str, str, str]) -> None:
     found = workspace(Pipeline(workspace=WorkspaceDef(*given)))
+    assert (found.base, found.path, found.working_dir) == expected
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        (("", ""), ("c:\\drone\\src", "", "c:\\drone\\src")),
+        (("/go", "src/app"), ("c:\\go", "src\\app", "c:\\go\\src\\app")),
+        (("", "/go/src"), ("c:\\go\\src", "", "c:\\go\\src")),
+        (("c:\\x", ""), ("c:\\x", "", "c:\\x")),
+        (("D:/x", "a\\b"), ("D:\\x", "a\\b", "D:\\x\\a\\b")),
+        (("", "d:\\x"), ("d:\\x", "", "d:\\x")),
+        (("c:", ""), ("c:\\drone\\src", "", "c:\\drone\\src")),
+    ],
+)
+def test_workspace_on_windows(given: tuple[str, str], expected: tuple[str, str, str]) -> None:
+    platform = Platform(os="windows")
+    found = workspace(Pipeline(workspace=WorkspaceDef(*given), platform=platform))
     assert (found.base, found.path, found.working_dir) == expected
 
 

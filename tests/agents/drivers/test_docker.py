@@ -127,6 +127,26 @@ def test_the_exit_code_is_the_commands(open_stage: Open) -> None:
     assert "never\n" not in text
 
 
+def test_a_step_knows_the_stages_network_and_volume(open_stage: Open, api: Any) -> None:
+    stage = open_stage()
+
+    outcome, text = stage.run(step("echo at $DRONE_DOCKER_NETWORK_ID $DRONE_DOCKER_VOLUME_ID"))
+
+    network, volume = text.splitlines()[-1].split()[1:]
+    assert outcome == Outcome(0)
+    assert api.inspect_network(network)["Name"] == stage.room.key
+    assert volume in (str(stage.room.source), f"{stage.room.key}-workspace")
+
+
+@pytest.mark.parametrize("end", ["true", "exit 3"])
+def test_a_step_of_which_anything_was_killed_for_memory_fails(open_stage: Open, end: str) -> None:
+    grow = "tail -c 400m /dev/zero | cat > /dev/null"
+
+    outcome, _ = open_stage().run(step(grow, end, mem_limit_bytes=20 * 2**20))
+
+    assert outcome.oom
+
+
 def test_commands_cannot_eat_the_script(open_stage: Open) -> None:
     outcome, text = open_stage().run(step("cat", "echo end"))
 

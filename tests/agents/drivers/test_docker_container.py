@@ -78,6 +78,21 @@ def test_windows_commands_are_a_variable_of_powershell() -> None:
     assert 'echo "+ dir"\ndir\n' in text
 
 
+@pytest.mark.parametrize(
+    ("base", "path", "folder"),
+    [
+        ("c:\\drone\\src", "", "c:\\drone\\src"),
+        ("c:\\go", "src\\app", "c:\\go\\src\\app"),
+        ("d:\\go", "\\src", "d:\\go\\src"),
+    ],
+)
+def test_the_checkout_of_a_windows_stage(base: str, path: str, folder: str) -> None:
+    stage = {"os": "windows", "workspace": Workspace(base, path, folder)}
+    found = [target for _, _, target in mounts(made(step(), stage=stage))]
+
+    assert found == [base, folder][bool(not path) :]
+
+
 def test_a_windows_plugin_runs_what_its_image_says() -> None:
     found = made(step(), stage={"os": "windows"})
 
