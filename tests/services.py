@@ -203,14 +203,13 @@ def _someone_else() -> str | None:
 
 
 @contextlib.contextmanager
-def haproxy(configuration: str, port: int) -> Iterator[subprocess.Popen[bytes]]:
-    """HAProxy with this configuration, once it listens on `port`."""
-    with short_folder() as folder:
-        file = folder / "haproxy.cfg"
-        file.write_text(configuration)
-        with running([program("haproxy"), "-db", "-f", str(file)], folder / "log") as process:
-            wait_for("HAProxy", lambda: listens(port))
-            yield process
+def haproxy(configuration: Path, port: int, **variables: str) -> Iterator[subprocess.Popen[bytes]]:
+    """HAProxy with this configuration and these variables, once it listens on `port`."""
+    argv = [program("haproxy"), "-db", "-f", str(configuration)]
+    with short_folder() as folder, running(argv, folder / "log", variables) as process:
+        wait_for("HAProxy", lambda: listens(port) or process.poll() is not None)
+        assert process.poll() is None, (folder / "log").read_text()
+        yield process
 
 
 def docker_engine() -> str:
