@@ -461,9 +461,10 @@ class Agent:
             self._join()
         except JoinRefused as refused:
             log.error("agent.refused", reason=str(refused))
+            self.gate.shut_out = True
             self.leave(Reason.REQUESTED)
             self.cancel_all("the server does not know this agent any more")
-            self.gate.stopping.wait(_AWAY_S)
+            self.gate.stopping.wait()
         except Stopped:
             return
 

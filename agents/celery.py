@@ -20,7 +20,8 @@ class AgentApp(Celery):
         return self.subclass_with_self(AgentWorker)
 
 
-app = AgentApp("agents")
+# without fixups: where DJANGO_SETTINGS_MODULE is set, Celery would load Django and its logging
+app = AgentApp("agents", fixups=[])
 app.conf.update(
     # the real address comes with the answer to the join
     broker_url="redis://",

@@ -12,14 +12,17 @@ import email.utils
 import hashlib
 import hmac
 import json
+import ssl
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any, Final
+from urllib.parse import urlsplit
 
 import structlog
 
 from agents.image_names import canonical_host
+from agents.link import proxy_of, trusting
 from agents.options import Options
 from pipeline import auths
 from pipeline.spec import Auth, StageSpec
@@ -42,7 +45,9 @@ class Extension:
     name: str
     endpoint: str
     token: str
-    skip_verify: bool
+    tls: ssl.SSLContext
+    #: The address of a proxy on the way, if there is one.
+    proxy: str | None
 
     def ask(self, accept: str, question: Mapping[str, Any]) -> Any:
         """The answer as data; None for no answer of any kind."""
@@ -57,7 +62,9 @@ class Extension:
                 content=data,
                 headers=headers,
                 timeout=_TIMEOUT_S,
-                verify=not self.skip_verify,
+                verify=self.tls,
+                proxy=self.proxy,
+                trust_env=False,
             )
             answer.raise_for_status()
             return answer.json() if answer.content else None
@@ -98,16 +105,21 @@ def extend(spec: StageSpec, options: Options) -> StageSpec:
     return _ask(spec, "registry", _add_logins, options, about)
 
 
+def _extension(kind: str, options: Options) -> Extension:
+    endpoint = getattr(options, f"{kind}_plugin_endpoint")
+    tls = trusting(options)
+    if getattr(options, f"{kind}_plugin_skip_verify"):
+        tls.check_hostname, tls.verify_mode = False, ssl.CERT_NONE
+    proxy = proxy_of(options, urlsplit(endpoint))
+    return Extension(kind, endpoint, getattr(options, f"{kind}_plugin_token"), tls, proxy)
+
+
 def _ask(
     spec: StageSpec, kind: str, add: Add, options: Options, about: Mapping[str, Any]
 ) -> StageSpec:
-    extension = Extension(
-        kind,
-        getattr(options, f"{kind}_plugin_endpoint"),
-        getattr(options, f"{kind}_plugin_token"),
-        getattr(options, f"{kind}_plugin_skip_verify"),
-    )
-    return add(spec, extension, about) if extension.endpoint else spec
+    if not getattr(options, f"{kind}_plugin_endpoint"):
+        return spec
+    return add(spec, _extension(kind, options), about)
 
 
 def _pull_logins(spec: StageSpec) -> StageSpec:

@@ -61,6 +61,8 @@ class Gate:
     longest_wait_s: float = 300.0
     #: The agent's own token, renewed when it joins anew.
     token: str = field(default="", repr=False)
+    #: The server has shut this agent out: there will be no other token.
+    shut_out: bool = False
     stopping: threading.Event = field(default_factory=threading.Event)
     #: Monotonic time of the last answer.
     heard: float = field(default_factory=time.monotonic)
@@ -225,7 +227,7 @@ class Link:
                 self._wait(attempt, str(fault) or type(fault).__name__)
             except LinkError as fault:
                 # a token that was renewed meanwhile is presented at the next try
-                renewed = fault.status == 401 and not self.token
+                renewed = fault.status == 401 and not (self.token or self.gate.shut_out)
                 if not (renewed or _passes(fault.status)):
                     raise
                 self._wait(attempt, str(fault))

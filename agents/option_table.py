@@ -576,7 +576,9 @@ def entries() -> dict[str, Entry]:
         if row is None:
             continue
         if item.metadata["semaphore"]:
-            theirs = Synonym(SEMAPHORE_PREFIX + item.name.upper(), spaces=row.kind == "list")
+            theirs = Synonym(
+                SEMAPHORE_PREFIX + item.name.upper(), spaces=row.kind in ("list", "map")
+            )
             row = dataclasses.replace(row, synonyms=(*row.synonyms, theirs))
         default = {} if item.default is dataclasses.MISSING else item.default
         key = item.name.replace("_", "-")

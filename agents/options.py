@@ -16,6 +16,7 @@ from typing import Any, Final
 
 import yaml
 
+from agents.option_checks import faults
 from agents.option_rows import Synonym
 from agents.option_table import (
     SEMAPHORE_PREFIX,
@@ -38,6 +39,7 @@ _SIZE: Final = re.compile(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", re.IGNORECASE)
 _DURATION: Final = re.compile(r"(\d+(?:\.\d+)?)(ms|h|m|s)")
 _SECONDS: Final = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0}
 _NAME: Final = re.compile(r"[A-Za-z0-9._/+-]+")
+_ENTRY: Final = re.compile(r"[A-Za-z_]\w*=")
 _ARCHES: Final = {"x86_64": "amd64", "aarch64": "arm64", "armv7l": "arm", "i686": "386"}
 _NO_PODS: Final = (
     "this agent does not run stages in Kubernetes pods; choose isolation docker or shell instead"
@@ -379,12 +381,19 @@ def _parse_map(entry: Entry, raw: Raw, synonym: Synonym | None) -> dict[str, str
         return raw
     separator = synonym.separator if synonym and synonym.separator else entry.row.separator
     pairs = {}
-    for item in _parse_list(entry, raw, synonym or Synonym("", spaces=False)):
+    items = _spaced(raw) if synonym is not None and synonym.spaces else ()
+    for item in items or _parse_list(entry, raw, Synonym("")):
         name, found, text = _divide(item, separator)
         if not name or not found:
             raise ValueError(f"expected NAME{separator[0]}VALUE, got {_hidden(entry, item)}")
         pairs[name] = text
     return pairs
+
+
+def _spaced(raw: Raw) -> tuple[str, ...]:
+    """Entries between blanks, if it is that: Semaphore's agent knows no commas in a variable."""
+    words = raw.split() if isinstance(raw, str) else []
+    return tuple(words) if all(_ENTRY.match(word) for word in words) and len(words) > 1 else ()
 
 
 def _hidden(entry: Entry, item: str) -> str:
@@ -435,8 +444,8 @@ def _settle(options: Options, environ: Mapping[str, str]) -> Options:
     """Fill in what depends on other options or this machine, and refuse contradictions."""
     options = _settle_name(options, environ)
     options = _settle_server(options)
-    for check in (_check_required, _check_life, _check_pairs):
-        check(options)
+    for fault in faults(options):
+        raise OptionError(*fault)
     changes: dict[str, Any] = {
         "state_dir": options.state_dir.expanduser(),
         "log_level": _log_level(options),
@@ -483,48 +492,6 @@ def _settle_server(options: Options) -> Options:
         return options
     scheme = "http" if options.no_https else "https"
     return replace(options, server=f"{scheme}://{options.server}")
-
-
-def _check_required(options: Options) -> None:
-    for entry in entries().values():
-        if entry.key in ("server", "token") and not getattr(options, entry.field):
-            ways = f"give --{entry.key}, {entry.variable} or the file key {entry.key}"
-            raise OptionError(entry.key, "not set", ways)
-
-
-def _check_life(options: Options) -> None:
-    sources = options.sources
-    if options.job_id and not options.disconnect_after_job:
-        raise OptionError("job-id", sources["job_id"], "needs disconnect-after-job")
-    if options.disconnect_after_job and options.concurrency > 1 and "concurrency" in sources:
-        source = sources["concurrency"]
-        raise OptionError("concurrency", source, "contradicts disconnect-after-job: one at a time")
-    if options.backoff > options.backoff_max:
-        source = sources.get("backoff_max", sources.get("backoff", "default"))
-        raise OptionError("backoff-max", source, "is less than backoff")
-
-
-def _check_pairs(options: Options) -> None:
-    sources = options.sources
-    if bool(options.client_cert) != bool(options.client_key):
-        key, other = ("client-cert", "client-key")
-        if not options.client_cert:
-            key, other = other, key
-        raise OptionError(key, sources[key.replace("-", "_")], f"needs {other}")
-    if options.cache_backend == "s3" and not options.cache_s3_bucket:
-        raise OptionError("cache-backend", sources["cache_backend"], "needs cache-s3-bucket")
-    if bool(options.cache_s3_key) != bool(options.cache_s3_secret):
-        given = "cache_s3_key" if options.cache_s3_key else "cache_s3_secret"
-        raise OptionError("cache-s3-key", sources[given], "needs cache-s3-secret, and it this")
-    if 0 < options.memory_swap < options.memory:
-        raise OptionError("memory-swap", sources["memory_swap"], "is less than memory")
-    for key in ("volumes", "files"):
-        for item in getattr(options, key):
-            if not re.fullmatch(r"[^:]+:[^:]+(:r[ow])?", item):
-                raise OptionError(key, sources[key], f"expected HOST:CONTAINER, got {item!r}")
-    if options.http_bind and not re.fullmatch(r".*:\d{1,5}", options.http_bind):
-        source = sources["http_bind"]
-        raise OptionError("http-bind", source, f"expected HOST:PORT, got {options.http_bind!r}")
 
 
 def _log_level(options: Options) -> str:

@@ -10,6 +10,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import structlog
 
 from agents.agent import Agent, JoinRefused
 from agents.drivers import leftovers
@@ -462,6 +463,42 @@ def test_an_agent_whose_token_was_renewed_goes_on(make_agent: Make, double: Doub
     lease = run(agent, double, stage(step("a", "echo x")))
     assert lease.last.status == states.SUCCESS
     assert len(double.joins) == 2
+
+
+def test_a_server_that_is_away_is_asked_again_ever_more_rarely(
+    make_agent: Make, double: Double
+) -> None:
+    with structlog.testing.capture_logs() as lines:
+        agent = make_agent()
+        agent.start()
+        double.wait(lambda: double.presences)
+        double.away()
+        double.order(Orders())  # ends the call that is held
+        wait_for("tries", lambda: sum("Attempting" in line["event"] for line in lines) > 2)
+        double.away(False)
+        calls = len(double.presences)
+        double.wait(lambda: len(double.presences) > calls)
+        agent.finish()
+    tries = [line for line in lines if line["event"].startswith("Attempting to reconnect in ")]
+    assert [line["attempt"] for line in tries[:3]] == [1, 2, 3]
+    assert tries[1]["log_level"] == "warning"
+
+
+def test_an_agent_that_was_shut_out_stops_what_it_runs(make_agent: Make, double: Double) -> None:
+    agent = make_agent()
+    agent.start()
+    double.add(stage(step("long", "echo started", "sleep 600")))
+    slot = threading.Thread(target=agent.serve)
+    slot.start()
+    lease = double.wait(lambda: double.leases and double.only_lease())
+    double.wait(lambda: lease.logs[1].lines)
+    double.refuse_join = (403, "an administrator disabled this agent")
+    double.token = "another-token"
+    double.order(Orders())
+    slot.join(60)
+    assert not slot.is_alive()
+    assert agent.leaving == "REQUESTED"
+    assert agent.finish() == 0
 
 
 # --- coming and going ---

@@ -6,6 +6,7 @@ import hmac
 import json
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
@@ -183,3 +184,12 @@ def test_the_signature_is_drones() -> None:
         'keyId="hmac-key",algorithm="hmac-sha256",'
         'headers="accept accept-encoding content-type date digest",signature="'
     )
+
+
+def test_it_is_asked_through_the_proxy_of_the_agent(extension: Extension) -> None:
+    extension.answers = {"env": [{"name": "A", "data": "1"}]}
+    given = options("http://env.example.com", "env")
+    through = replace(given, http_proxy=extension.url)
+    assert extend(stage(), through).environment["A"] == "1"
+    past = replace(through, no_proxy=".example.com")
+    assert "A" not in extend(stage(), past).environment

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import base64
 import datetime
 import http.server
 import ipaddress
+import select
 import socket
 import ssl
 import threading
@@ -183,10 +185,12 @@ class _Proxy(http.server.BaseHTTPRequestHandler):
     """Answers for every host and remembers what it was asked."""
 
     asked: list[str]
+    shown: list[str | None] = []  # noqa: RUF012 - each test has a class of its own
 
     def do_POST(self) -> None:
         self.rfile.read(int(self.headers["Content-Length"]))
         self.asked.append(self.path)
+        self.shown.append(self.headers["Proxy-Authorization"])
         body = b'{"id": 7, "token": "t", "broker_url": "redis://"}'
         self.send_response(200)
         self.send_header("Content-Length", str(len(body)))
@@ -211,6 +215,60 @@ def test_it_goes_through_the_proxy(options: Options, gate: Gate, no_proxy: str) 
         assert link.post("agents", JOIN, Joined) is not None
         link.close()
     assert handler.asked == ["http://ci.example.com:80/base/agent/v1/agents"]
+
+
+def test_it_shows_a_proxy_who_it_is(options: Options, gate: Gate) -> None:
+    handler = type("Handler", (_Proxy,), {"asked": [], "shown": []})
+    with _serving(handler) as port:
+        proxy = f"http://me:p%40ss@127.0.0.1:{port}"
+        link = Link(replace(options, server="http://ci.example.com", http_proxy=proxy), gate)
+        assert link.post("agents", JOIN, Joined) is not None
+        link.close()
+    assert handler.shown == ["Basic " + base64.b64encode(b"me:p@ss").decode()]
+
+
+class _Tunnel(http.server.BaseHTTPRequestHandler):
+    """A proxy that connects everybody, whatever the host, to one port of this machine."""
+
+    port: int
+    asked: list[tuple[str, str | None]]
+
+    def do_CONNECT(self) -> None:
+        self.asked.append((self.path, self.headers["Proxy-Authorization"]))
+        with socket.create_connection(("127.0.0.1", self.port)) as far:
+            self.send_response(200)
+            self.end_headers()
+            ends = {self.connection: far, far: self.connection}
+            while ready := select.select(list(ends), [], [], 60)[0]:
+                for end in ready:
+                    data = end.recv(65536)
+                    if not data:
+                        return
+                    ends[end].sendall(data)
+
+    def log_message(self, *_: Any) -> None:
+        pass
+
+
+def test_it_goes_to_a_secure_server_through_a_tunnel(
+    options: Options, gate: Gate, certificates: Path
+) -> None:
+    server = type("Handler", (_Proxy,), {"asked": [], "shown": []})
+    with _serving(server, secure(certificates)) as port:
+        tunnel = type("Handler", (_Tunnel,), {"asked": [], "port": port})
+        with _serving(tunnel) as proxy:
+            changed = replace(
+                options,
+                server="https://127.0.0.1",
+                https_proxy=f"http://me:secret@127.0.0.1:{proxy}",
+                ca_file=str(certificates / "cert.pem"),
+            )
+            link = Link(changed, gate)
+            assert link.post("agents", JOIN, Joined) is not None
+            link.close()
+    proof = "Basic " + base64.b64encode(b"me:secret").decode()
+    assert tunnel.asked == [("127.0.0.1:443", proof)]
+    assert server.shown == [None]
 
 
 @pytest.mark.parametrize("no_proxy", ["127.0.0.1", "*", "example.com, 127.0.0.1"])

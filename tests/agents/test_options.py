@@ -10,7 +10,10 @@ from agents.option_table import Options, entries
 from agents.options import OptionError, load, resolve, to_environ
 
 TWO = {"CISERVER_AGENT_SERVER": "http://ci.example.com", "CISERVER_AGENT_TOKEN": "cij_secret"}
-PAGE = Path(__file__).parents[2] / "docs" / "agent-options.md"
+ROOT = Path(__file__).parents[2]
+PAGE = ROOT / "docs" / "agent-options.md"
+#: A file that holds an object in JSON.
+PACKAGE = str(ROOT / "package.json")
 
 #: Every name of the two originals (reference: agents, sections 1, 3.1 and 5) with a value and the
 #: field it ends in.
@@ -48,7 +51,8 @@ THEIRS = [
     ("SEMAPHORE_AGENT_SHUTDOWN_HOOK_PATH", "/hook", "shutdown_hook_path", "/hook"),
     ("SEMAPHORE_AGENT_FAIL_ON_PRE_JOB_HOOK_ERROR", "true", "fail_on_pre_job_hook_error", True),
     ("SEMAPHORE_AGENT_SOURCE_PRE_JOB_HOOK", "true", "source_pre_job_hook", True),
-    ("SEMAPHORE_AGENT_ENV_VARS", "A=1=2 B=3", "env_vars", {"A": "1=2 B=3"}),
+    ("SEMAPHORE_AGENT_ENV_VARS", "A=1=2 B=3", "env_vars", {"A": "1=2", "B": "3"}),
+    ("SEMAPHORE_AGENT_ENV_VARS", "A=two words", "env_vars", {"A": "two words"}),
     ("SEMAPHORE_AGENT_ENV_VARS", "A=1=2,B=3", "env_vars", {"A": "1=2", "B": "3"}),
     ("DRONE_RUNNER_ENVIRON", "A:1=2,B:3", "env_vars", {"A": "1=2", "B": "3"}),
     ("DRONE_RUNNER_ENV_FILE", __file__, "env_file", __file__),
@@ -61,7 +65,7 @@ THEIRS = [
     ("DOCKER_HOST", "tcp://10.0.0.1:2376", "docker_host", "tcp://10.0.0.1:2376"),
     ("DOCKER_TLS_VERIFY", "1", "docker_tls_verify", True),
     ("DOCKER_CERT_PATH", "/tmp", "docker_cert_path", "/tmp"),
-    ("DRONE_DOCKER_CONFIG", __file__, "docker_config", __file__),
+    ("DRONE_DOCKER_CONFIG", PACKAGE, "docker_config", PACKAGE),
     ("DRONE_DOCKER_STREAM_PULL", "false", "docker_stream_pull", False),
     ("DRONE_RUNNER_VOLUMES", "/a:/b:ro", "volumes", ("/a:/b:ro",)),
     ("DRONE_RUNNER_DEVICES", "/dev/kvm", "devices", ("/dev/kvm",)),
@@ -269,6 +273,23 @@ WRONG: list[tuple[list[str], dict[str, str], str]] = [
     ([], {**TWO, "CISERVER_AGENT_DEBUG": "x"}, "debug (environment CISERVER_AGENT_DEBUG)"),
     ([], {**TWO, "DOCKER_OS": "a", "DRONE_PLATFORM_OS": "b"}, "contradicts DRONE_PLATFORM_OS"),
     ([], {**TWO, "CISERVER_AGENT_TOKEN": "", "CISERVER_AGENT_TOKEN_FILE": "/no"}, "cannot read"),
+    (["--http-proxy", "socks5://x:1"], TWO, "http-proxy (flag): expected an address (http://…)"),
+    ([], {**TWO, "HTTPS_PROXY": "http://x:port"}, "https-proxy (environment HTTPS_PROXY): expec"),
+    (["--redis-url", "http://x"], TWO, "redis-url (flag): expected an address (redis://…)"),
+    (["--docker-host", "ssh://x"], TWO, "docker-host (flag): expected an address (unix://…)"),
+    (["--env-plugin-endpoint", "/x"], TWO, "env-plugin-endpoint (flag): expected an address"),
+    (["--http-bind", ":70000"], TWO, "http-bind (flag): expected HOST:PORT, got ':70000'"),
+    (["--cpu-set", "all"], TWO, "cpu-set (flag): expected 0-1,3, got 'all'"),
+    (["--devices", "kvm"], TWO, "devices (flag): expected HOST[:CONTAINER], got 'kvm'"),
+    (["--ca-file", __file__], TWO, "ca-file (flag): "),
+    (
+        ["--client-cert", __file__, "--client-key", __file__],
+        TWO,
+        "client-cert (flag): cannot be used with client-key",
+    ),
+    (["--exec-user", "nobody-at-all"], TWO, "exec-user (flag): there is no user"),
+    (["--docker-config", __file__], TWO, "docker-config (flag): "),
+    (["--log-file", "/no/such/agent.log"], TWO, "log-file (flag): cannot write in /no/such"),
     (["--config", "/no/such.yml"], TWO, "config (flag): /no/such.yml does not exist"),
 ]
 
