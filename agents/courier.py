@@ -109,6 +109,8 @@ class Courier:
         self.closed = False
         self._gone = False
         self._again = False
+        #: Lines do not ride in reports any more.
+        self._apart = False
         self._thread: threading.Thread | None = None
 
     def start(self) -> None:
@@ -272,13 +274,12 @@ class Courier:
     def _refused(self, fault: LinkError, parts: list[tuple[LogPart, Batch]]) -> None:
         """The lease is closed (410), or nothing of it is known or ours any more.
 
-        If it was for the lines in it, the report is told without them.
+        If it was for the lines in it, the report is told without them, and each batch by itself:
+        only what cannot be taken is lost.
         """
         log.warning("lease.refused", lease=self._path, status=fault.status, reason=str(fault))
         if fault.status in _BAD_BATCH and parts:
-            for part, batch in parts:
-                self._shipments[part.step].advance(batch.end, self._clock())
-            self._again = True
+            self._apart = self._again = True
             return
         self.closed = True
         self._gone = self._gone or fault.status != 410
@@ -338,7 +339,7 @@ class Courier:
     def _riding(self) -> list[tuple[LogPart, Batch]]:
         """Everything that waits, if it is little enough to ride in a report, else nothing."""
         parts: list[tuple[LogPart, Batch]] = []
-        if self._waiting_bytes() > _RIDING_BYTES:
+        if self._apart or self._waiting_bytes() > _RIDING_BYTES:
             return parts
         for number, shipment in self._list():
             position = shipment.sent

@@ -325,18 +325,23 @@ def stage_at_work(agent: Agent, lease_id: str) -> Stage:
 
 
 def _take_lines(snapshot: Report, steps: Mapping[int, int]) -> dict[str, int]:
-    """Store a report's batches and the ends of logs; the position of each log after that."""
-    positions: dict[str, int] = {}
+    """Store a report's batches and the ends of logs; the position of each log that got lines."""
+    parts: dict[int, list[tuple[int, bytes]]] = {}
     for part in snapshot.logs:
         if part.step in steps:
-            positions[str(part.step)] = logs.append(steps[part.step], part.from_, _batch(part))
-    for step in snapshot.steps:
-        if step.log_end >= 0 and step.number in steps:
-            logs.finish(steps[step.number], step.log_end)
-    grown = {part.step for part in snapshot.logs}
-    grown |= {step.number for step in snapshot.steps if step.log_end >= 0}
-    for number in grown & steps.keys():
-        events.log_grew(steps[number])
+            parts.setdefault(part.step, []).append((part.from_, _batch(part)))
+    ends = {s.number: s.log_end for s in snapshot.steps if s.log_end >= 0 and s.number in steps}
+    bare = {steps[number] for number in ends.keys() - parts.keys()}
+    known = logs.ended(bare) if bare else set()
+    positions: dict[str, int] = {}
+    for number in sorted(parts.keys() | ends.keys()):
+        step = steps[number]
+        if step in known:
+            continue
+        position = logs.take(step, parts.get(number, ()), ends.get(number))
+        if number in parts:
+            positions[str(number)] = position
+        events.log_grew(step)
     return positions
 
 

@@ -6,7 +6,7 @@ described in docs/logs.md.
 
 from builds.logs.batches import BatchError, Chunk
 from builds.logs.compaction import compact, compact_due
-from builds.logs.intake import append, delete, finish, give_up, next_position, position
+from builds.logs.intake import append, delete, ended, finish, give_up, next_position, position, take
 from builds.logs.reading import lines, read, search, text
 from builds.logs.store import StoreFault
 from builds.logs.watch import pace_ms, viewers
@@ -19,6 +19,7 @@ __all__ = [
     "compact",
     "compact_due",
     "delete",
+    "ended",
     "finish",
     "give_up",
     "lines",
@@ -27,6 +28,7 @@ __all__ = [
     "position",
     "read",
     "search",
+    "take",
     "text",
     "viewers",
 ]

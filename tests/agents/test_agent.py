@@ -422,6 +422,23 @@ def test_lines_that_the_server_cannot_take_do_not_stop_a_stage(
     assert lease.done
 
 
+def test_lines_refused_in_a_report_are_sent_by_themselves(
+    make_agent: Make, double: Double, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    append, refused = double._append, [1]
+
+    def sometimes(lease: Lease, number: int, start: int, data: bytes) -> int:
+        if refused:
+            refused.pop()
+            raise Answer(400, "logs:malformed", "another step's batch in it was broken")
+        return append(lease, number, start, data)
+
+    monkeypatch.setattr(double, "_append", sometimes)
+    lease = run(make_agent(), double, stage(step("a", "echo x")))
+    assert lease.done
+    assert lease.logs[1].lines[-1] == b"x"
+
+
 # --- identity ---
 
 
