@@ -2,14 +2,19 @@
 
 Groups of the channel layer: `all`, `repo-{id}`, `build-{id}`, `log-{step id}`, `agent-{id}`. A
 doorbell says that something is new, never what: watchers look it up, so one that is lost costs
-nothing. Sent after the commit; a layer that is away is logged and forgotten.
+nothing. Sent after the commit, by a thread of the process; a layer that is away is logged and
+forgotten.
 """
 
 from __future__ import annotations
 
+import atexit
+import os
+import queue
+import threading
 from collections.abc import Sequence
 from functools import lru_cache
-from typing import Any, cast
+from typing import Any, Final, cast
 
 import redis
 import structlog
@@ -22,6 +27,9 @@ from django.db import transaction
 from redis.exceptions import RedisError
 
 log = structlog.get_logger(__name__)
+
+#: How long the end of a process waits for its last doorbells.
+_LAST_S: Final = 2.0
 
 
 def stage_changed(
@@ -51,31 +59,19 @@ def orders(agent_id: int) -> None:
 
 
 def send(groups: Sequence[str], message: dict[str, Any]) -> None:
-    """Ring each group once, at once."""
+    """Ring each group once, soon: whoever rings need not wait for the layer."""
     layer = get_channel_layer()
-    try:
-        if isinstance(layer, RedisPubSubChannelLayer):
-            _publish(layer, groups, message)
-        elif layer is not None:
+    if isinstance(layer, RedisPubSubChannelLayer):
+        config = cast("dict[str, Any]", settings.CHANNEL_LAYERS["default"]["CONFIG"])
+        prefix, data = config.get("prefix", "asgi"), layer.serialize(message)
+        ringer = _ringer(_address(config["hosts"][0]), os.getpid())
+        ringer.ring([(f"{prefix}__group__{group}", data) for group in groups])
+    elif layer is not None:
+        try:
             for group in groups:
                 async_to_sync(layer.group_send)(group, message)
-    except (RedisError, OSError, ChannelFull) as fault:
-        log.warning("event.not_sent", groups=groups, error=str(fault))
-
-
-def _publish(
-    layer: RedisPubSubChannelLayer, groups: Sequence[str], message: dict[str, Any]
-) -> None:
-    """What the layer's own `group_send` does, from a thread without an event loop of its own.
-
-    A loop and a connection per doorbell would cost milliseconds of every report.
-    """
-    config = cast("dict[str, Any]", settings.CHANNEL_LAYERS["default"]["CONFIG"])
-    data = layer.serialize(message)
-    pipe = _client(_address(config["hosts"][0])).pipeline(transaction=False)
-    for group in groups:
-        pipe.publish(f"{config.get('prefix', 'asgi')}__group__{group}", data)
-    pipe.execute()
+        except ChannelFull as fault:
+            log.warning("event.not_sent", groups=groups, error=str(fault))
 
 
 def _address(host: Any) -> str:
@@ -83,5 +79,48 @@ def _address(host: Any) -> str:
 
 
 @lru_cache(maxsize=4)
-def _client(address: str) -> redis.Redis:
-    return redis.Redis.from_url(address, socket_timeout=5, socket_connect_timeout=2)
+def _ringer(address: str, _process: int) -> _Ringer:
+    """The thread that rings at a Redis; of this process, since a fork has no threads."""
+    return _Ringer(address)
+
+
+class _Ringer:
+    """Does what the layer's own `group_send` does, in a thread without an event loop of its own.
+
+    A loop and a connection per doorbell would cost milliseconds of every report; doorbells that
+    gather while it speaks to Redis go together.
+    """
+
+    def __init__(self, address: str) -> None:
+        self._client = redis.Redis.from_url(address, socket_timeout=5, socket_connect_timeout=2)
+        self._waiting: queue.SimpleQueue[list[tuple[str, bytes]] | None] = queue.SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name="doorbells", daemon=True)
+        self._thread.start()
+        atexit.register(self._close)
+
+    def ring(self, messages: list[tuple[str, bytes]]) -> None:
+        """Publish each message on its Redis channel."""
+        self._waiting.put(messages)
+
+    def _close(self) -> None:
+        """A process that ends has rung what it was to ring, if there is a Redis."""
+        self._waiting.put(None)
+        self._thread.join(_LAST_S)
+
+    def _run(self) -> None:
+        going = True
+        while going:
+            gathered = [self._waiting.get()]
+            while not self._waiting.empty():
+                gathered.append(self._waiting.get())
+            going = None not in gathered
+            self._publish([one for messages in gathered if messages for one in messages])
+
+    def _publish(self, messages: list[tuple[str, bytes]]) -> None:
+        try:
+            pipe = self._client.pipeline(transaction=False)
+            for channel, data in messages:
+                pipe.publish(channel, data)
+            pipe.execute()
+        except (RedisError, OSError) as fault:
+            log.warning("event.not_sent", doorbells=len(messages), error=str(fault))

@@ -23,6 +23,7 @@ _ADD: Final = f"INSERT INTO {_BATCH} (step, first, count, data) VALUES (%s, %s, 
 _END: Final = f'UPDATE {_LOG} SET "end" = %s WHERE step = %s AND "end" IS NULL'  # noqa: S608 - constants
 _STANDING: Final = f"SELECT next FROM {_LOG} WHERE step = %s"  # noqa: S608 - constants
 
+
 @dataclass(frozen=True, slots=True)
 class Position:
     """How far a log has got: `next` is the position after its last line, `end` where it ends."""
