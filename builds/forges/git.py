@@ -19,6 +19,7 @@ from urllib.parse import unquote, urlsplit, urlunsplit
 from django.conf import settings
 
 from builds.forges.base import Commit, ForgeError, NotFound, Snapshot, Source, Unreachable
+from builds.forges.objects import Object, shelf
 from builds.forges.reasons import reason, ssh_command
 
 READ_TIMEOUT_S = 30
@@ -211,26 +212,10 @@ def _unreachable(source: Source, stderr: bytes) -> Unreachable:
     return Unreachable(f"{source.slug}: cannot read {shown}: {why.replace(source.url, shown)}")
 
 
-def _objects(folder: Path, *names: str) -> list[tuple[str, str, bytes] | None]:
-    """(sha, type, content) of each named object, None where there is none; one run of git."""
-    asked = ["!" if "\n" in name or "\0" in name else name for name in names]
-    done = _git(folder, "cat-file", "--batch", stdin="\n".join([*asked, ""]).encode())
-    if done.returncode:
-        raise Unreachable(
-            f"cannot read {folder}: {done.stderr.decode(errors='replace').strip()[:300]}"
-        )
-    found: list[tuple[str, str, bytes] | None] = []
-    rest = done.stdout
-    for _ in names:
-        header, _, rest = rest.partition(b"\n")
-        words = header.split(b" ")
-        if len(words) != 3 or not words[2].isdigit():
-            found.append(None)
-            continue
-        size = int(words[2])
-        found.append((words[0].decode(), words[1].decode(), rest[:size]))
-        rest = rest[size + 1 :]
-    return found
+def _objects(folder: Path, *names: str) -> list[Object | None]:
+    """Each named object, None where there is none."""
+    asked = tuple("!" if "\n" in name or "\0" in name else name for name in names)
+    return shelf(_environ).read(folder, asked, READ_TIMEOUT_S)
 
 
 def _commit(sha: str, data: bytes) -> Commit:

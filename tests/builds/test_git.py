@@ -151,7 +151,7 @@ def test_a_fetch_that_takes_too_long_gives_up(
 
     monkeypatch.setattr("subprocess.run", late)
     with pytest.raises(Unreachable, match="took longer than"):
-        reader.commit(source, "refs/heads/main")
+        reader.default_branch(source)
 
 
 def test_a_server_without_git_says_so(
@@ -162,7 +162,7 @@ def test_a_server_without_git_says_so(
 
     monkeypatch.setattr("subprocess.run", missing)
     with pytest.raises(Unreachable, match="git is not installed"):
-        reader.commit(source, "refs/heads/main")
+        reader.default_branch(source)
 
 
 @pytest.fixture
