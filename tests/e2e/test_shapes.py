@@ -93,6 +93,17 @@ SHAPES = (
         {"one": {"slow": "failure"}},
     ),
     Shape(
+        "exec-stage-timed-out",
+        EXEC + "timeout: 10s\nsteps:\n"
+        "- {name: slow, commands: [sleep 600]}\n"
+        "- {name: always, commands: [echo never], when: {status: [success, failure]}}\n---\n"
+        f"{HEAD.format('exec', 'tell')}depends_on: [one]\ntrigger: {{status: [failure]}}\n"
+        "steps: [{name: said, commands: [echo told]}]\n",
+        "killed",
+        {"one": {"slow": "killed", "always": "skipped"}, "tell": {"said": "success"}},
+        ((2, 1, "told"),),
+    ),
+    Shape(
         "fan-in",
         EXEC + "steps: [{name: a, commands: [echo a]}]\n---\n"
         f"{HEAD.format('docker', 'two')}steps: [{{name: b, {BOX}, commands: [echo b]}}]\n---\n"
@@ -169,6 +180,15 @@ SHAPES = (
         f"- {{name: slow, {BOX}, depends_on: [start], commands: [touch runs, sleep 600]}}\n",
         "failure",
         {"one": {"start": "success", "fail": "failure", "slow": "killed"}},
+    ),
+    Shape(
+        "docker-stage-timed-out",
+        DOCKER + f"timeout: 20s\nservices: [{{name: data, {BOX}, commands: [sleep 600]}}]\n"
+        f"steps:\n- {{name: slow, {BOX}, commands: [sleep 600]}}\n"
+        f"- {{name: always, {BOX}, commands: [echo never],"
+        " when: {status: [success, failure]}}\n",
+        "killed",
+        {"one": {"data": "success", "slow": "killed", "always": "skipped"}},
     ),
     Shape(
         "docker-missing-image",
