@@ -5,11 +5,11 @@ Source: reference (pipeline format), section 1.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from pipeline.errors import PipelineError, Problem
+from pipeline.errors import WARNING, PipelineError, Problem
 from pipeline.reader import document
 from pipeline.resources import (
     ANY,
@@ -23,6 +23,7 @@ from pipeline.resources import (
     Document,
     Pipeline,
     Platform,
+    Position,
     Registry,
     Secret,
     SecretRef,
@@ -38,15 +39,14 @@ from pipeline.shapes import text as text_
 from pipeline.yamltext import (
     MAP,
     MAX_BYTES,
-    MAX_DOCUMENTS,
     SCALAR,
     Node,
     Part,
     YamlError,
     collector_paused,
     compose,
+    documents,
     pairs,
-    split,
 )
 
 __all__ = [
@@ -98,25 +98,36 @@ def parse(text: str, file: str = DEFAULT_FILE) -> File:
         message = f"the file is larger than {MAX_BYTES // 1024} KiB"
         raise PipelineError([Problem("yaml:too-large", message, file=file)])
     notes = Notes(file)
-    parts = split(text)
-    if len(parts) > MAX_DOCUMENTS:
-        message = f"the file has more than {MAX_DOCUMENTS} documents"
-        raise PipelineError([Problem("yaml:too-large", message, file=file)])
+    try:
+        parts = documents(text)
+    except YamlError as fault:
+        raise PipelineError([fault.problem(file)]) from fault
     with collector_paused(len(text)):
-        documents = tuple(_documents(notes, parts))
+        found = tuple(_documents(notes, parts))
     if notes.problems:
-        raise PipelineError(sorted(notes.problems, key=lambda one: (one.line, one.column)))
-    return File(documents, file, tuple(notes.warnings), tuple(notes.deferred))
+        raise PipelineError(_sorted(notes.problems))
+    return File(found, file, _sorted(notes.warnings), _sorted(notes.deferred))
+
+
+def _sorted(problems: Iterable[Problem]) -> tuple[Problem, ...]:
+    """By place, what was found twice once."""
+    return tuple(sorted(dict.fromkeys(problems), key=lambda one: (one.line, one.column)))
 
 
 def _documents(notes: Notes, parts: list[Part]) -> Iterator[Document]:
     for part in parts:
+        beyond: list[Position] = []
         try:
-            node = compose(part)
+            node = compose(part, beyond)
             found = _document(notes, node, part)
         except YamlError as fault:
             notes.problems.append(fault.problem(notes.file))
             continue
+        for line, column in beyond:
+            message = "nothing is read from here on, as in Drone: check the indentation"
+            notes.warnings.append(
+                Problem("config:dropped", message, line, column, WARNING, notes.file)
+            )
         if found is not None:
             yield found
 
@@ -134,8 +145,8 @@ def _document(notes: Notes, node: Node | None, part: Part) -> Document | None:
     for key, value in pairs(node):
         if key.value == "kind":
             kind = text_(notes, value, "kind")
-        elif key.value == "version":
-            text_(notes, value, "version")
+        elif key.value in ("version", "type"):
+            text_(notes, value, key.value)
     if not kind:
         notes.error("config:missing-kind", node, _kindless(node))
         return None

@@ -10,7 +10,7 @@ import posixpath
 from collections.abc import Collection, Iterator
 from typing import Final
 
-from pipeline.document import File, Pipeline, Step, point_name
+from pipeline.document import PIPELINE, File, Pipeline, Step, point_name
 from pipeline.errors import WARNING, PipelineError, Problem
 from pipeline.plan import CLONE_NAME
 
@@ -68,7 +68,7 @@ def manifest(file: File) -> Iterator[Problem]:
         yield from _dependencies(file, pipeline, seen)
         seen.add(pipeline.name)
         yield from _points(file, pipeline, stages)
-        if pipeline.type == "docker":
+        if pipeline.type == "docker" and pipeline.kind == PIPELINE:
             yield from _platform(file, pipeline)
 
 

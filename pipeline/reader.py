@@ -1,8 +1,8 @@
 """YAML nodes to resources: which keys there are, and what type each has.
 
 The server of the original parses every pipeline type with one struct, so a wrong type is an error
-of the build; `environment` and `image_pull_secrets` of a pipeline are known to the runner only: an
-error there is one of the stage (`Notes.deferred`). Source: reference sections 1 and 2.
+of the build. Some keys are known to the runner only, or to us: an error there is one of the stage
+(`Notes.deferred`). Source: reference sections 1 and 2.
 """
 
 from __future__ import annotations
@@ -35,6 +35,7 @@ from pipeline.shapes import (
     Notes,
     Reader,
     Table,
+    Whole,
     boolean,
     check_key,
     duration,
@@ -216,9 +217,12 @@ def _settings(notes: Notes, node: Node, where: str) -> dict[str, Any]:
 
 def _setting(notes: Notes, node: Node, where: str) -> Any:
     if node.kind == MAP:
+        found = ""
         for key, value in pairs(node):
-            if key.value == "from_secret" and value.kind == SCALAR and value.value:
-                return SecretRef(str(value.value))
+            if key.value == "from_secret":
+                found = str(value.value) if value.kind == SCALAR and not value.null else ""
+        if found:
+            return SecretRef(found)
     return untyped(node)
 
 
@@ -268,11 +272,10 @@ def _text_or(table: Table) -> Reader:
     return read
 
 
-def _milli(notes: Notes, node: Node, where: str) -> None:
+def _number(notes: Notes, node: Node, where: str) -> None:
     value = untyped(node) if node.kind == SCALAR else ""
-    plain = str(node.value).removesuffix("m")
-    if not isinstance(value, (int, float)) and not plain.isdecimal():
-        notes.wrong(node, where, "a number of cores, or thousandths such as 500m")
+    if not isinstance(value, (int, float)) or isinstance(value, bool):
+        notes.wrong(node, where, "a number, without quotes")
 
 
 def _of(table: Table) -> Reader:
@@ -310,6 +313,17 @@ def _retry(notes: Notes, node: Node, where: str) -> Retry:
         return Retry(count=_count(notes, node, where))
     values = fields(notes, node, where, _RETRY)
     return Retry(**values)
+
+
+def _timeout(notes: Notes, node: Node, where: str) -> float:
+    """A duration. A bare number may be of another system's file: Drone passes it over, and so do
+    we."""
+    value = untyped(node) if node.kind == SCALAR else None
+    if isinstance(value, (int, float)) and not isinstance(value, bool):
+        message = f"`{where}` has no effect without a unit, as in 90s, 10m or 1h30m"
+        notes.warn("config:dropped", node, message)
+        return 0.0
+    return duration(notes, node, where)
 
 
 def _count(notes: Notes, node: Node, where: str) -> int:
@@ -389,7 +403,7 @@ _SECRET: Final[Table] = {
     "data": ("data", text),
     "get": ("get", _of({"path": ("path", text), "name": ("key", text), "key": ("unused", text)})),
 }
-_CONDITIONS: Final[Table] = {key: (key, _condition) for key in sorted(_CONDITION_KEYS)}
+_CONDITIONS: Final[Table] = {key: (key, Whole(_condition)) for key in sorted(_CONDITION_KEYS)}
 _VARIABLE: Final[Table] = {"value": ("value", text), "from_secret": ("secret", text)}
 _MOUNT: Final[Table] = {"name": ("name", text), "path": ("path", text)}
 _VOLUME: Final[Table] = {
@@ -413,7 +427,7 @@ _BUILD: Final[Table] = {
     "image": ("image", text),
     "labels": ("labels", text_map),
 }
-_AMOUNTS: Final = _of({"cpu": ("cpu", _milli), "memory": ("memory", size)})
+_AMOUNTS: Final = _of({"cpu": ("cpu", _number), "memory": ("memory", size)})
 _RESOURCES: Final[Table] = {"limits": ("limits", _AMOUNTS), "requests": ("requests", _AMOUNTS)}
 _RETRY: Final[Table] = {
     "count": ("count", _count),
@@ -440,19 +454,19 @@ _STEP: Final[Table] = {
     "dns_search": ("dns_search", texts_or_one),
     "extra_hosts": ("extra_hosts", texts_or_one),
     "network_mode": ("network_mode", text),
-    "shm_size": ("shm_size", size),
-    "mem_limit": ("mem_limit", size),
-    "memswap_limit": ("memswap_limit", size),
+    "shm_size": ("shm_size", _deferred(size)),
+    "mem_limit": ("mem_limit", _deferred(size)),
+    "memswap_limit": ("memswap_limit", _deferred(size)),
     "user": ("user", text),
     "working_dir": ("working_dir", text),
     "shell": ("shell", text),
-    "build": ("build", _text_or(_BUILD)),
-    "push": ("push", _text_or({"image": ("image", text)})),
+    "build": ("build", Whole(_text_or(_BUILD))),
+    "push": ("push", Whole(_text_or({"image": ("image", text)}))),
     "ports": ("ports", _list_of(_port)),
     "resources": ("resources", _of(_RESOURCES)),
-    "retry": ("retry", _retry),
-    "timeout": ("timeout", duration),
-    "reports": ("reports", texts_or_one),
+    "retry": ("retry", Whole(_deferred(_retry))),
+    "timeout": ("timeout", _deferred(_timeout)),
+    "reports": ("reports", _deferred(texts_or_one)),
 }
 _PIPELINE: Final[Table] = {
     "name": ("name", text),
@@ -472,9 +486,9 @@ _PIPELINE: Final[Table] = {
             {
                 "disable": ("disable", boolean),
                 "depth": ("depth", integer),
-                "retries": ("retries", integer),
+                "retries": ("retries", _deferred(integer)),
                 "skip_verify": ("skip_verify", boolean),
-                "trace": ("trace", boolean),
+                "trace": ("trace", _deferred(boolean)),
             },
         ),
     ),
@@ -483,10 +497,10 @@ _PIPELINE: Final[Table] = {
         _struct(WorkspaceDef, {"base": ("base", text), "path": ("path", text)}),
     ),
     "environment": ("environment", _deferred(text_map)),
-    "image_pull_secrets": ("image_pull_secrets", _deferred(texts_or_one)),
+    "image_pull_secrets": ("image_pull_secrets", texts_or_one),
     "volumes": ("volumes", _volumes),
     "services": ("services", _steps),
     "steps": ("steps", _steps),
-    "matrix": ("matrix", matrix),
-    "timeout": ("timeout", duration),
+    "matrix": ("matrix", Whole(matrix)),
+    "timeout": ("timeout", _deferred(_timeout)),
 }

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import difflib
 import re
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -28,6 +28,16 @@ MAX_PROBLEMS: Final = 1_000
 #: So many different unknown keys get a hint; looking for the nearest one takes time.
 MAX_HINTS: Final = 100
 _KINDS: Final = {SCALAR: "a single value", LIST: "a list", MAP: "a map"}
+
+
+@dataclass(frozen=True, slots=True)
+class Whole:
+    """A reader of a value that a second one replaces, where two maps are otherwise joined."""
+
+    read: Reader
+
+    def __call__(self, notes: Notes, node: Node, where: str) -> Any:
+        return self.read(notes, node, where)
 
 
 @dataclass(slots=True)
@@ -175,32 +185,70 @@ def fields(
     """The values of a map whose keys are known, by field name; absent and null ones are left out.
 
     Unknown keys are a warning with the nearest known one, keys given twice a warning: the last one
-    wins, as in Go. `also` are keys to pass over in silence; `at` receives the places of keys.
+    counts, as in Go. `also` are keys to pass over in silence; `at` receives the places of keys.
     """
-    values: dict[str, Any] = {}
     if node.kind != MAP:
         notes.wrong(node, where, "a map")
-        return values
-    seen: set[str] = set()
-    for key, value in pairs(node):
+        return {}
+    found: dict[str, list[Node]] = {}
+    for key, value in _known_pairs(notes, node, where, table, also):
         name = key.value
-        if not check_key(notes, key):
-            continue
-        if name in seen:
-            notes.warn("config:duplicate-key", key, f"`{name}` is given twice: the last one counts")
-        seen.add(name)
-        entry = table.get(name)
-        if entry is None:
-            if name not in also:
-                unknown(notes, key, where, [*table, *also])
-            continue
         if at is not None:
             at[name] = (key.line, key.column)
         if value.null:
-            values.pop(entry[0], None)
+            found[name] = []
         else:
-            values[entry[0]] = entry[1](notes, value, f"{where}.{name}" if where else name)
-    return values
+            found.setdefault(name, []).append(value)
+    return {
+        table[name][0]: _last(notes, nodes, f"{where}.{name}" if where else name, table[name][1])
+        for name, nodes in found.items()
+        if nodes
+    }
+
+
+def _known_pairs(
+    notes: Notes, node: Node, where: str, table: Table, also: Collection[str]
+) -> Iterator[tuple[Node, Node]]:
+    """The pairs whose keys somebody reads; warns about the others, and about repeated keys."""
+    own: dict[str, Node] = {}
+    items = pairs(node)
+    written = None if items is node.value else {id(key) for key, _ in node.value}
+    for key, value in items:
+        name = key.value
+        if not check_key(notes, key):
+            continue
+        mine = written is None or id(key) in written
+        if name in own:
+            _warn_repeated(notes, key if mine else own[name], mine)
+        if mine:
+            own[name] = key
+        if name in table:
+            yield key, value
+        elif name not in also:
+            unknown(notes, key, where, [*table, *also])
+
+
+def _warn_repeated(notes: Notes, key: Node, written: bool) -> None:
+    if written:
+        message = f"`{key.value}` is given twice: the last one counts, of maps key by key"
+    else:
+        message = f"`{key.value}` is given again by the `<<` below, and that counts: put `<<` first"
+    notes.warn("config:duplicate-key", key, message)
+
+
+def _last(notes: Notes, nodes: Sequence[Node], where: str, reader: Reader) -> Any:
+    """The value of a key given once or more: the last one, or all maps in one, key by key.
+
+    Source: go-yaml v2, which decodes the second map into the value of the first.
+    """
+    values = [reader(notes, node, where) for node in nodes]
+    if len(nodes) == 1 or isinstance(reader, Whole) or any(node.kind != MAP for node in nodes):
+        return values[-1]
+    joined: dict[object, tuple[Node, Node]] = {}
+    for node in nodes:
+        for key, value in pairs(node):
+            joined[key.value if key.kind == SCALAR else key] = (key, value)
+    return reader(notes, Node(MAP, list(joined.values()), nodes[0].line, nodes[0].column), where)
 
 
 def unknown(notes: Notes, key: Node, where: str, known: Collection[str]) -> None:

@@ -25,6 +25,7 @@ from yaml.events import (
     ScalarEvent,
     SequenceEndEvent,
     SequenceStartEvent,
+    StreamEndEvent,
 )
 
 from pipeline.errors import Problem
@@ -76,6 +77,7 @@ _ADVICE: Final = (
     ("alphabetic or numeric character", "quote text that starts with `*` or `&`"),
     ("unexpected end of stream", "a quote{since} is never closed"),
     ("did not find expected ',' or", "a bracket{since} is never closed"),
+    ("did not find expected node content", "a bracket{since} lacks a value, or its end"),
     ("control characters", "there is an invisible control character"),
 )
 
@@ -172,8 +174,22 @@ def _lines(text: str) -> list[str]:
     return [line[:-1] if line.endswith("\r") else line for line in lines]
 
 
-def compose(part: Part) -> Node | None:
+def documents(text: str) -> list[Part]:
+    """The documents of a file.
+
+    Raises: YamlError if there are more than anybody needs.
+    """
+    parts = split(text)
+    if len(parts) > MAX_DOCUMENTS:
+        message = f"the file has more than {MAX_DOCUMENTS} documents"
+        raise YamlError("yaml:too-large", message, parts[MAX_DOCUMENTS].offset or 1, 1)
+    return parts
+
+
+def compose(part: Part, beyond: list[tuple[int, int]] | None = None) -> Node | None:
     """The tree of a document, None if it is empty.
+
+    `beyond` gets the place of what follows the tree and is not read, as by Go.
 
     Raises: YamlError.
     """
@@ -182,11 +198,26 @@ def compose(part: Part) -> Node | None:
     except yaml.YAMLError as fault:
         raise _syntax_error(fault, part.offset) from fault
     try:
-        return _Composer(part.offset).run(loader)
+        root = _Composer(part.offset).run(loader)
+        if beyond is not None and root is not None:
+            beyond += _beyond(loader, part.offset)
+        return root
     except yaml.YAMLError as fault:
         raise _syntax_error(fault, part.offset) from fault
     finally:
         loader.dispose()
+
+
+def _beyond(loader: Any, offset: int) -> Iterator[tuple[int, int]]:
+    """The place of what follows a document without a separator, if anything does."""
+    try:
+        if loader.check_event(StreamEndEvent):
+            return
+        mark = loader.peek_event().start_mark
+    except yaml.YAMLError as fault:
+        mark = getattr(fault, "problem_mark", None)
+    if mark is not None:
+        yield mark.line + 1 + offset, mark.column + 1
 
 
 class _Composer:
@@ -316,26 +347,24 @@ def _syntax_error(fault: yaml.YAMLError, offset: int) -> YamlError:
 
 
 def pairs(node: Node) -> Iterable[tuple[Node, Node]]:
-    """The pairs of a map with its merges (`<<`) laid under its own keys, in order.
+    """The pairs of a map with those of its merges (`<<`) in their place; of equal keys the last
+    one counts, as in Go.
 
     Raises: YamlError if a merged value is neither a map nor a list of maps.
     """
     for key, _ in node.value:
-        if key.plain and key.value == "<<":
+        if _is_merge(key):
             return _with_merges(node)
     return node.value  # type: ignore[no-any-return]
 
 
 def _with_merges(node: Node) -> Iterator[tuple[Node, Node]]:
-    own = {key.value for key, _ in node.value if key.kind == SCALAR and not _is_merge(key)}
     for key, value in node.value:
         if not _is_merge(key):
             yield key, value
             continue
         for source in reversed(_merged(value)):
-            for inner, item in pairs(source):
-                if inner.kind != SCALAR or inner.value not in own:
-                    yield inner, item
+            yield from pairs(source)
 
 
 def _is_merge(key: Node) -> bool:

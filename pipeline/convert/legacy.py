@@ -17,7 +17,7 @@ from pipeline.convert.emit import to_yaml
 from pipeline.convert.parts import Data, Draft, Volumes, condition, entries, strings, table
 from pipeline.reader import MAX_POINTS, points_of
 from pipeline.shapes import boolean, text, texts
-from pipeline.yamltext import LIST, MAP, SCALAR, Node, YamlError, compose, split
+from pipeline.yamltext import LIST, MAP, SCALAR, Node, YamlError, compose, documents
 
 _PULLS: Final = ("refs/pull/**", "refs/pull-requests/**", "refs/merge-requests/**")
 _MATCH: Final = re.compile(r"^pipeline:(\s+)?$", re.MULTILINE)
@@ -49,10 +49,9 @@ def convert(source: str, file: str) -> str:
     Raises: PipelineError.
     """
     draft = Draft(file)
-    documents = split(source)
     output: list[Data] = []
     try:
-        roots = iter(documents)
+        roots = iter(documents(source))
         root = next((node for part in roots if (node := compose(part)) is not None), None)
         output = _documents(draft, root)
         if next(roots, None) is not None:

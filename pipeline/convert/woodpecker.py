@@ -20,7 +20,7 @@ from pipeline.document import point_name
 from pipeline.errors import Problem
 from pipeline.reader import matrix
 from pipeline.shapes import boolean, integer, text
-from pipeline.yamltext import LIST, MAP, SCALAR, Node, YamlError, compose, split
+from pipeline.yamltext import LIST, MAP, SCALAR, Node, YamlError, compose, documents, pairs
 
 _KIND: Final = re.compile(r"^kind:", re.MULTILINE)
 _STEPS: Final = re.compile(r"^steps:", re.MULTILINE)
@@ -66,10 +66,22 @@ _GIT: Final = (
 
 
 def is_workflow(source: str, file: str) -> bool:
-    """Whether a file is a workflow: no `kind:`, and `steps:` at the top or the place of one."""
+    """Whether a file is a workflow: no `kind`, and `steps:` at the top or the place of one."""
     if _KIND.search(source) is not None:
         return False
-    return _STEPS.search(source) is not None or _FOLDER in PurePosixPath(file).parts[-2:]
+    if _STEPS.search(source) is None and _FOLDER not in PurePosixPath(file).parts[-2:]:
+        return False
+    try:
+        return not any(_has_kind(compose(part)) for part in documents(source))
+    except YamlError:
+        return True
+
+
+def _has_kind(root: Node | None) -> bool:
+    """Whether a document says its kind, as only a modern one does, however it is written."""
+    if root is None or root.kind != MAP:
+        return False
+    return any(key.kind == SCALAR and key.value == "kind" for key, _ in pairs(root))
 
 
 def convert(source: str, file: str) -> str:
@@ -143,12 +155,15 @@ def _ordered(workflows: Sequence[Workflow]) -> list[Workflow]:
 def _read(draft: Draft, source: str, file: str) -> Workflow:
     top: dict[str, Node] = {}
     try:
-        documents = [node for part in split(source) if (node := compose(part)) is not None]
-        if len(documents) > 1:
-            draft.refuse(documents[1], "---", "write one workflow per file")
-        root = documents[0] if documents else None
+        roots = [node for part in documents(source) if (node := compose(part)) is not None]
+        if len(roots) > 1:
+            draft.refuse(roots[1], "---", "write one workflow per file")
+        root = roots[0] if roots else None
         draft.check_size(root)
         top = table(draft, root, "file")
+        if "steps" not in top and "compile" not in top and not draft.problems:
+            message = "a workflow needs `steps`"
+            draft.problems.append(Problem("config:missing-steps", message, file=draft.file))
     except YamlError as fault:
         draft.problems.append(fault.problem(file))
     return Workflow(draft, top, workflow_name(file))
@@ -168,9 +183,6 @@ class Workflow:
         self.depends_on = self._depends_on()
         if "compile" in top:
             draft.refuse(top["compile"], "compile", "write a `.drone.jsonnet` or `.drone.star`")
-        elif "steps" not in top:
-            message = "a workflow needs `steps`"
-            draft.problems.append(Problem("config:missing-steps", message, file=draft.file))
         for key in top:
             if key not in _KEYS and not key.startswith("x-"):
                 draft.drop(f"`{key}`")

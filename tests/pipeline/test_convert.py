@@ -35,6 +35,12 @@ def test_old_files_are_converted(name: str, golden: Callable[[str, Any], None]) 
     [
         "kind: pipeline\nsteps: []\n",
         "kind: pipeline\nname: pipeline\n",
+        "'kind': pipeline\nsteps: []\n",
+        '"kind": pipeline\nsteps: []\n',
+        "kind : pipeline\nsteps: []\n",
+        "---\nsteps: []\n? kind\n: pipeline\n",
+        " kind: pipeline\nsteps: []\n",
+        '{"kind": "pipeline", "steps": []}',
         "build:\n  image: a\n",
         "",
         "a: [",
@@ -82,6 +88,7 @@ REFUSED = [
     ("steps: []\ncompile: {a: {image: b}}\n", "convert:unsupported", 2, "compile"),
     ("steps: []\ndepends_on: [{workflow: a}]\n", "convert:unsupported", 2, "name"),
     ("services: []\n", "config:missing-steps", 0, "steps"),
+    ("steps: [\n", "yaml:syntax", 2, "lacks a value"),
     ("steps: []\n---\nsteps: []\n", "convert:unsupported", 3, "one workflow per file"),
     (
         "steps: []\nwhen: {path: {include: [a], on_empty: false}}\n",
@@ -111,6 +118,12 @@ def test_all_of_it_is_told_at_once() -> None:
         "convert:unsupported",
         "convert:unsupported",
     ]
+
+
+@pytest.mark.parametrize("head", ["steps:", "pipeline:"])
+def test_too_many_documents_are_refused(head: str) -> None:
+    with pytest.raises(PipelineError, match="more than 1000 documents"):
+        modernise(f"{head}\n" + "---\n" * 1001, ".drone.yml")
 
 
 def test_too_large_files_are_refused() -> None:
@@ -165,7 +178,6 @@ def test_errors_of_a_folder_are_told_with_their_files() -> None:
     assert [(one.file, one.code) for one in caught.value.problems] == [
         ("a.yml", "manifest:dependency"),
         ("c.yml", "step:image"),
-        ("d.yml", "config:missing-steps"),
         ("d.yml", "yaml:syntax"),
     ]
 

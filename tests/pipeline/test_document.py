@@ -23,6 +23,7 @@ from pipeline.document import (
 from pipeline.errors import PipelineError
 from pipeline.lint import lint
 from pipeline.spec import Mount, Retry
+from pipeline.yamltext import MAX_DOCUMENTS
 
 HEAD = "kind: pipeline\nname: a\n"
 
@@ -110,8 +111,6 @@ def test_step_keys_have_their_types(key: str, text: str, value: Any) -> None:
         "settings: [a]",
         "settings: {{ a }}",
         "settings: {a: {{ b }}}",
-        "shm_size: 1x",
-        "shm_size: [1]",
         "volumes: [a:/b]",
         "volumes: {a: b}",
         "devices: [/dev/a]",
@@ -120,16 +119,11 @@ def test_step_keys_have_their_types(key: str, text: str, value: Any) -> None:
         "ports: 80",
         "ports: [{port: a}]",
         "resources: {limits: {cpu: many}}",
+        "resources: {limits: {cpu: 500m}}",
         "resources: {requests: {memory: x}}",
         "build: [a]",
         "build: {args: [a]}",
         "push: [a]",
-        "retry: many",
-        "retry: 11",
-        "retry: {on: [sometimes]}",
-        "timeout: soon",
-        "timeout: 90",
-        "timeout: -1",
     ],
 )
 def test_wrong_types_in_a_step_are_errors(text: str) -> None:
@@ -141,7 +135,7 @@ def test_wrong_types_in_a_step_are_errors(text: str) -> None:
     "text",
     [
         "ports: [80, {port: 80, host: 8080, protocol: tcp}]",
-        "resources: {limits: {cpu: 500m, memory: 1GiB}, requests: {cpu: 1, memory: 100}}",
+        "resources: {limits: {cpu: 0.5, memory: 1GiB}, requests: {cpu: 1, memory: 100}}",
         "build: .",
         "build: {context: ., dockerfile: D, args: {A: b}, cache_from: [c], image: i}",
         "push: {image: a}",
@@ -171,6 +165,7 @@ def test_keys_without_effect_are_accepted(text: str) -> None:
         "volumes: [{name: a, host: /x}]",
         "volumes: [{name: a, temp: x}]",
         "volumes: [{name: a, temp: {size_limit: x}}]",
+        "image_pull_secrets: {a: b}",
         "version: [1]",
         "type: {a: b}",
         "matrix: [a]",
@@ -195,10 +190,35 @@ def test_an_empty_pipeline_has_the_defaults() -> None:
     assert (found.steps, found.trigger, found.depends_on) == ((), (), ())
 
 
-def test_only_the_runner_minds_the_environment_of_a_pipeline() -> None:
-    file = parse(HEAD + "environment: {A: {from_secret: b}}\nimage_pull_secrets: {a: b}\n")
-    assert [one.code for one in file.deferred] == ["config:wrong-type"] * 2
-    assert [one.line for one in lint(file)] == [3, 4]
+DEFERRED = [
+    *(f"steps: [{{name: b, image: i, {key}}}]" for key in (
+        "shm_size: 1x", "shm_size: [1]", "mem_limit: many", "memswap_limit: {a: b}",
+        "retry: many", "retry: {on: [sometimes]}", "timeout: soon", "timeout: -1s",
+        "timeout: {a: b}", "reports: {a: b}",
+    )),
+    "environment: {A: {from_secret: b}}",
+    "clone: {retries: many}",
+    "clone: {trace: 1}",
+    "timeout: [1]",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("text", DEFERRED)
+def test_what_the_server_of_the_original_does_not_read_is_an_error_of_the_stage(text: str) -> None:
+    file = parse(HEAD + text + "\n")
+    assert [one.code for one in file.deferred] == ["config:wrong-type"] * len(file.deferred) or (
+        [one.code for one in file.deferred] == ["config:out-of-range"]
+    )
+    assert [one.line for one in lint(file)] == [3]
+    assert file.deferred == tuple(lint(file))
+
+
+@pytest.mark.parametrize("text", ["timeout: 90\n", "steps: [{name: b, image: i, timeout: 1.5}]\n"])
+def test_a_timeout_without_a_unit_has_no_effect_as_in_drone(text: str) -> None:
+    file = parse(HEAD + text)
+    assert file.pipelines[0].timeout == 0.0
+    assert all(one.timeout == 0.0 for one in file.pipelines[0].steps)
+    assert [(one.code, one.severity) for one in lint(file)] == [("config:dropped", "warning")]
 
 
 def test_environment_of_a_step() -> None:
@@ -209,7 +229,8 @@ def test_environment_of_a_step() -> None:
 def test_settings_keep_their_yaml_types() -> None:
     text = (
         "settings: {a: yes, b: 010, c: 1.10, d: 'yes', e: {from_secret: s}, f: [1, {y: ~}],"
-        " g: {from_secret: s, x: y}, h: {i: {from_secret: j}}, k: ~, l: 2001-01-01}"
+        " g: {from_secret: s, x: y}, h: {i: {from_secret: j}}, k: ~, l: 2001-01-01,"
+        " m: {from_secret: ~}, n: {from_secret: [a]}}"
     )
     assert step(text).settings == {
         "a": True,
@@ -222,6 +243,8 @@ def test_settings_keep_their_yaml_types() -> None:
         "h": {"i": {"from_secret": "j"}},
         "k": None,
         "l": "2001-01-01",
+        "m": {"from_secret": None},
+        "n": {"from_secret": ["a"]},
     }
 
 
@@ -353,6 +376,35 @@ def test_of_keys_given_twice_the_last_one_counts() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("text", "key", "value"),
+    [
+        ("image: a\nimage: c", "image", "c"),
+        ("image: a\nimage: ~", "image", ""),
+        ("commands: [a]\ncommands: [b]", "commands", ("b",)),
+        ("environment: {A: a, B: a}\nenvironment: {B: b, C: b}", "environment",
+         {"A": "a", "B": "b", "C": "b"}),
+        ("environment: {A: a}\nenvironment: ~\nenvironment: {C: b}", "environment", {"C": "b"}),
+        ("settings: {a: {x: 1}}\nsettings: {a: {z: 2}, b: 3}", "settings",
+         {"a": {"z": 2}, "b": 3}),
+        ("when: {event: push}\nwhen: {branch: main}", "when",
+         (Conditions(event=Condition(("push",)), branch=Condition(("main",))),)),
+        ("when: {branch: {include: [a]}}\nwhen: {branch: {exclude: [b]}}", "when",
+         (Conditions(branch=Condition(exclude=("b",))),)),
+        ("when: {event: push}\nwhen: [{branch: main}]", "when",
+         (Conditions(branch=Condition(("main",))),)),
+        ("retry: {count: 2}\nretry: {backoff: 1s}", "retry", Retry(backoff_s=1.0)),
+    ],
+)  # fmt: skip
+def test_a_key_given_twice_is_decoded_as_by_go(text: str, key: str, value: Any) -> None:
+    assert getattr(step(text), key) == value
+
+
+def test_errors_of_a_value_that_another_replaces_are_told_once() -> None:
+    text = HEAD + "clone: {depth: a}\nclone: {disable: b}\n"
+    assert errors(text) == [("config:wrong-type", 3, 16), ("config:wrong-type", 4, 18)]
+
+
 def test_anchors_do_not_cross_documents() -> None:
     assert errors("kind: pipeline\na: &x 1\n---\nkind: pipeline\nb: *x\n") == [
         ("yaml:unknown-alias", 5, 4)
@@ -366,8 +418,23 @@ def test_anchors_and_merges_inside_one_do() -> None:
     )
     assert [(one.name, one.image, one.environment) for one in pipeline(text).steps] == [
         ("one", "a", {"A": "b"}),
-        ("two", "c", {"A": "b"}),
+        ("two", "a", {"A": "b"}),
     ]
+    [warned] = [one for one in parse(HEAD + text).warnings if one.code == "config:duplicate-key"]
+    assert (warned.line, warned.column) == (6, 15)
+    assert "put `<<` first" in warned.message
+
+
+def test_a_merged_map_and_the_one_written_out_are_joined() -> None:
+    text = (
+        "x: &x {image: a, environment: {A: b, B: b}, when: {event: push}}\nsteps:\n"
+        "- {<<: *x, name: one, environment: {B: c}, when: {branch: main}}\n"
+    )
+    [one] = pipeline(text).steps
+    assert one.environment == {"A": "b", "B": "c"}
+    assert one.when == (Conditions(event=Condition(("push",)), branch=Condition(("main",))),)
+    codes = [found.code for found in parse(HEAD + text).warnings]
+    assert "config:duplicate-key" not in codes
 
 
 def test_a_null_step_is_kept_as_missing() -> None:
@@ -399,9 +466,26 @@ def test_a_stage_is_found_by_name_and_values() -> None:
     assert find(file, "c") is None
 
 
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        (" kind: pipeline\n name: a\nsteps: []\n", 3),
+        ("{kind: pipeline, name: a}\nsteps: []\n", 2),
+        ("kind: pipeline\nname: a\n...\nrest\n", 0),
+        ("kind: pipeline\nname: a\n# rest\n", 0),
+    ],
+)
+def test_what_go_does_not_read_of_a_document_is_told(text: str, line: int) -> None:
+    file = parse(text)
+    assert [one.name for one in file.pipelines] == ["a"]
+    assert [(one.code, one.line) for one in file.warnings] == (
+        [("config:dropped", line)] if line else []
+    )
+
+
 def test_sizes_of_files_are_bounded() -> None:
     assert errors("a" * (document.MAX_BYTES + 1)) == [("yaml:too-large", 0, 0)]
-    assert errors("---\n" * (document.MAX_DOCUMENTS + 1)) == [("yaml:too-large", 0, 0)]
+    assert errors("---\n" * (MAX_DOCUMENTS + 1)) == [("yaml:too-large", MAX_DOCUMENTS + 1, 1)]
     globs = ", ".join(["a"] * 501)
     assert errors(HEAD + f"trigger: {{branch: [{globs}]}}\n") == [("config:too-many", 3, 19)]
 

@@ -45,6 +45,7 @@ def test_manifest_rules_stop_the_build(text: str, code: str, line: int) -> None:
         ONE + "platform: {arch: s390x}\n",
         ONE + "type: exec\nplatform: {os: darwin, arch: riscv64}\n",
         ONE + "type: kubernetes\nplatform: {os: any}\n",
+        "kind: pipelin\nplatform: {os: any}\n",
         ONE + "---\nkind: pipeline\nname: b\ndepends_on: [a]\n",
         ONE + "matrix: {ARCH: [arm, arm64]}\nplatform: {arch: '${ARCH}'}\n",
         "kind: secret\nname: a\n---\n" + ONE,
