@@ -322,8 +322,9 @@ class Outboxes(ReadOnly):
 class Audits(ReadOnly):
     """Who did what."""
 
-    list_display = ("created", "user", "action", "subject")
+    list_display = ("created", "user", "action", "subject", "detail")
     list_filter = ("action",)
+    search_fields = ("subject", "user__username")
     list_select_related = ("user",)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:

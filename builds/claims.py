@@ -18,7 +18,7 @@ from django.db import DatabaseError, IntegrityError, connection, transaction
 from django.db.models.functions import Now
 from django.utils import timezone
 
-from builds import config, events, logs, reports, secrets, transitions
+from builds import config, debug, events, logs, reports, secrets, transitions
 from builds.encryption import BadEncryption, decrypt
 from builds.facts import facts
 from builds.forges.git import credentials
@@ -199,7 +199,8 @@ def _spec(
     compiled = compile_stage(
         text, file=path, facts=known, environ=environ, parsed=config.parsed(text, path)
     )
-    return with_secrets(compiled, _secrets(stage, compiled), _netrc(stage))
+    spec = with_secrets(compiled, _secrets(stage, compiled), _netrc(stage))
+    return debug.amended(spec, build)
 
 
 def _failed(stage: Stage, before: datetime) -> Sequence[str]:
@@ -267,9 +268,10 @@ def report(agent: Agent, lease_id: str, snapshot: Report) -> Pace:
         steps = [row[0] for row in _STEPS.all(lease.stage_id)]
     positions = _take_lines(snapshot, {step.number: step.pk for step in steps})
     cancel = transitions.merge_report(lease, steps, snapshot)
+    release = debug.take(lease, steps, snapshot)
     running = [s.number for s in snapshot.steps if s.status == states.RUNNING]
     paces = [logs.pace_ms(step.pk) for step in steps if step.number in running]
-    return Pace(cancel, min(paces, default=PACE_ALONE_MS), positions)
+    return Pace(cancel, min(paces, default=PACE_ALONE_MS), positions, release)
 
 
 def _lease(agent: Agent, lease_id: str) -> Lease:

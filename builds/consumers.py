@@ -30,9 +30,9 @@ _log = structlog.get_logger(__name__)
 class Denied(Exception):
     """The caller may not open this socket; `code` closes it."""
 
-    def __init__(self, code: int) -> None:
-        super().__init__(code)
-        self.code = code
+    def __init__(self, code: int, reason: str = "") -> None:
+        super().__init__(code, reason)
+        self.code, self.reason = code, reason[:100]
 
 
 def admit(scope: Any, repo: Repo | None) -> None:
@@ -57,7 +57,7 @@ class Socket(AsyncWebsocketConsumer):  # type: ignore[misc]  # channels has no t
         try:
             await database_sync_to_async(self.enter)()
         except Denied as denied:
-            await self.close(denied.code)
+            await self.close(denied.code, denied.reason or None)
         except DatabaseError:
             await self.close(TRY_AGAIN)
         else:

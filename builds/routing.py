@@ -8,13 +8,19 @@ from django.urls import path
 
 from builds.api.held import Held
 from builds.consumers import BuildSocket, LogSocket
+from builds.shells import AgentShellSocket, ShellSocket
 from builds.tails import Tails
+from pipeline.wire import PREFIX
 
 _tails = Tails()
 
 websocket_urlpatterns = [
     path("ws/build/<int:build>", BuildSocket.as_asgi()),
     path("ws/log/<int:step>", LogSocket.as_asgi(tails=_tails)),
+    path("ws/shell/<int:step>", ShellSocket.as_asgi()),
+    path(
+        f"{PREFIX.lstrip('/')}leases/<str:lease>/steps/<int:step>/shell", AgentShellSocket.as_asgi()
+    ),
 ]
 
 

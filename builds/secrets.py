@@ -46,7 +46,22 @@ def _fernet(keys: tuple[str | bytes, ...]) -> MultiFernet:
 
 def seal(text: str) -> str:
     """Encrypt text for a `*_sealed` column."""
-    return _fernet(tuple(settings.SECRET_KEYS)).encrypt(text.encode()).decode()
+    return seal_bytes(text.encode()).decode()
+
+
+def seal_bytes(data: bytes) -> bytes:
+    """Encrypt bytes that pass through where others could read them."""
+    return _fernet(tuple(settings.SECRET_KEYS)).encrypt(data)
+
+
+def unseal_bytes(sealed: bytes) -> bytes:
+    """What was sealed. Raises: PlatformError if none of the keys opens it."""
+    try:
+        return _fernet(tuple(settings.SECRET_KEYS)).decrypt(sealed)
+    except InvalidToken as fault:
+        raise PlatformError(
+            "what was sealed cannot be opened: it was written under another secret key"
+        ) from fault
 
 
 def unseal(sealed: str) -> str:

@@ -10,6 +10,7 @@ import structlog
 
 from builds import config, transitions
 from builds.config import Fetched
+from builds.debug import may as may_debug
 from builds.facts import build_facts, repo_facts, system
 from builds.models import Build, Config, Repo, Stage, User
 from builds.secrets import repo_secret
@@ -145,8 +146,14 @@ def restart(
         raise Refused("cannot start a declined build")
     if build.stages.filter(status=states.BLOCKED).exists():
         raise Refused("cannot start a blocked build")
+    if debug and not may_debug(user, build):
+        raise Refused(
+            f"only administrators of {build.repo.slug} may debug what comes from a fork of it"
+        )
     hook = replace(
-        _again(build, user), params={**build.params, **(params or {})}, debug=debug or build.debug
+        _again(build, user),
+        params={**build.params, **(params or {})},
+        debug=debug or (build.debug and may_debug(user, build)),
     )
     return trigger(build.repo, hook)
 
@@ -170,6 +177,7 @@ def promote(
         _again(build, user),
         event=event,
         action="",
+        debug=False,
         deploy_to=target,
         params={**build.params, **(params or {})},
     )

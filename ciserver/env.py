@@ -227,6 +227,18 @@ SETTINGS: Final = (
         _number(0),
     ),
     Setting(
+        "debug_min",
+        "30",
+        "how long a failed step of a build in debug waits for the next key, in minutes; 0: not at all",
+        _number(0),
+    ),
+    Setting(
+        "debug_max_min",
+        "240",
+        "how long such a step is kept at most, in minutes",
+        _number(0),
+    ),
+    Setting(
         "log_store",
         "",
         "where finished logs go: `database`, or `s3://bucket/prefix`; empty: files in the data dir",
@@ -358,6 +370,8 @@ class Env:
     lease_lost_s: int
     lost_grace_s: int
     closing_s: int
+    debug_min: int
+    debug_max_min: int
     log_store: str
     log_store_endpoint: str
     artifact_limit_mb: int

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from django.db.models import Max
 
-from builds import permissions
+from builds import debug, permissions
 from builds.api.auth import Caller
 from builds.api.shapes import BUILD, REPO, STAGE, STEP, Json, group
 from builds.models import Build, Repo, Stage, Step
@@ -41,7 +41,16 @@ def build(build_id: int) -> Json:
             stage["steps"] = steps[stage["id"]]
     if stages:
         document["stages"] = stages
+    if document.get("debug"):
+        _mark_held(build_id, steps)
     return document
+
+
+def _mark_held(build_id: int, steps: Mapping[int, list[Json]]) -> None:
+    """Say of steps that are kept for debugging until when."""
+    until = {hold.step_id: int(hold.expires.timestamp()) for hold in debug.held(build_id)}
+    for step in (one for some in steps.values() for one in some if one["id"] in until):
+        step["debug_until"] = until[step["id"]]
 
 
 def with_newest_builds(repos: list[Json]) -> list[Json]:

@@ -107,6 +107,16 @@ STEP: Final = Shape(
     _maybe("image"),
     _maybe("detached", BOOLEAN),
     _maybe("schema"),
+    Key("debug_until", TIME, optional=True),
+)
+HOLD: Final = Shape(
+    "Hold",
+    "A failed step that is kept for debugging; `id` is the step's.",
+    *_keys("id=step_id stage=step__stage__number step=step__number", INTEGER),
+    *_keys("stage_name=step__stage__name name=step__name", STRING),
+    _key("exit_code", INTEGER),
+    *_keys("created expires", TIME),
+    _maybe("user=user__username"),
 )
 STAGE: Final = Shape(
     "Stage",

@@ -9,7 +9,7 @@ import structlog
 from django.conf import settings
 from django.db.models import Count, Exists, OuterRef
 
-from builds import clock, dispatch, transitions
+from builds import clock, debug, dispatch, transitions
 from builds.membership import AWAY
 from builds.models import Agent, Lease, ServerState, Stage
 from builds.queue import PAUSED
@@ -29,6 +29,7 @@ def run_once(now: datetime | None = None) -> None:
     watch_leases(moment)
     close_leases(moment)
     end_orphans()
+    debug.forget()
     mark_away(moment)
     ring_queues()
 
