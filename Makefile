@@ -2,12 +2,13 @@
 # make test                             everything that must pass, with real services
 # make check                            its fast part, without services
 # make faults [N=20]                    kill and cut things, N times over, with short lease times
+# make absences                         the long ones: a minute and ten, with the lease times of every day
 # make bench                            the figures of docs/performance.md
 
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help run setup setup-dev services test check lint types contracts scripts unit service faults bench constraints clean
+.PHONY: help run setup setup-dev services test check lint types contracts scripts unit service faults absences bench constraints clean
 
 # the newest that really runs: a version manager's shim may only say that it does not
 PYTHON ?= $(shell for name in python3.13 python3.12 python3.11 python3; do \
@@ -92,6 +93,10 @@ service:
 
 faults: setup-dev services
 	$(BIN)/pytest tests/faults -n 1 --dist loadgroup --repeat $(N)
+
+# all at once: they sleep most of the time
+absences: setup-dev services
+	$(BIN)/pytest tests/faults -n 10 -k 'absence or cut_off' --away 60 --away 600
 
 bench: setup-dev services
 	$(BIN)/python -m bench

@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -27,7 +28,7 @@ from ciserver.embedded import redis as own_redis
 from ciserver.embedded.process import Program, descendants
 from ciserver.embedded.programs import Programs
 from tests.proxy import Proxy
-from tests.services import free_port, listens, short_folder, wait_for
+from tests.services import free_port, listens, running, short_folder, wait_for
 
 #: How long a build of a test may take on a loaded machine.
 BUILD_S = 120.0
@@ -38,6 +39,8 @@ SHORT_LEASES = {
     "CISERVER_LOST_GRACE_S": "5",
     "CISERVER_CLOSING_S": "10",
 }
+#: Those of a server nobody has set up.
+DEFAULT_LEASES = {"lease_report_s": "15", "lease_lost_s": "45", "lost_grace_s": "600"}
 OPEN = ("pending", "running", "waiting_on_dependencies", "blocked")
 
 
@@ -101,12 +104,16 @@ class Cluster:
     client: Client
     agents: dict[str, Part] = field(default_factory=dict)
 
-    def agent(self, name: str = "agent-one", **options: str) -> Part:
-        """An agent, started at once; `options` are its settings without their prefix."""
+    def agent(
+        self, name: str = "agent-one", *, environ: Mapping[str, str] = {}, **options: str
+    ) -> Part:
+        """An agent, started at once; `options` are its settings without their prefix, `environ`
+        are further variables."""
         state = self.folder / f"state-{name}"
         program = self.programs.agent()
-        environ = {
+        variables = {
             **program.environ,
+            **environ,
             "CISERVER_AGENT_SERVER": self.proxy.url,
             "CISERVER_AGENT_STATE_DIR": str(state),
             "CISERVER_AGENT_NAME": name,
@@ -116,7 +123,7 @@ class Cluster:
             **{f"CISERVER_AGENT_{key.upper()}": value for key, value in options.items()},
         }
         log = self.settings.data_dir / "log" / f"{name}.log"
-        part = Part(Program("agent", program.argv, environ, log))
+        part = Part(Program("agent", program.argv, variables, log))
         part.start()
         self.agents[name] = part
         return part
@@ -141,6 +148,12 @@ class Cluster:
     def build(self, slug: str, **params: str) -> int:
         """A new build of the repo's head; its number."""
         return int(self.client.create(slug, "", "", params)["number"])
+
+    def ci(self, output: Path, *words: str) -> contextlib.AbstractContextManager[Any]:
+        """The command `ci` as a person of this server runs it."""
+        environ = {**self.programs.web(0).environ, "CISERVER_TOKEN": self.client.access.token}
+        environ["CISERVER_SERVER"] = self.client.access.url
+        return running([sys.executable, "-m", "ciserver.cli", *words], output, environ)
 
     def status(self, slug: str, number: int) -> str:
         """The build's status now."""

@@ -150,11 +150,26 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption(
         "--repeat", type=int, default=1, help="run each test of tests/faults so many times"
     )
+    parser.addoption(
+        "--away",
+        type=int,
+        action="append",
+        default=[],
+        help="how long servers are away in tests/faults, with the lease times of every day: "
+        "seconds, may be repeated",
+    )
 
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
-    """`make faults N=20`: each fault test N times over."""
+    """`make faults N=20`: each fault test N times over. `make absences`: with long absences."""
     times = metafunc.config.getoption("--repeat")
     if times > 1 and "faults" in metafunc.definition.path.parts:
         metafunc.fixturenames.append("repetition")
         metafunc.parametrize("repetition", range(times))
+    if "absences" in metafunc.fixturenames:
+        long = metafunc.config.getoption("--away")
+        metafunc.parametrize(
+            "absences",
+            [pytest.param((s,), marks=pytest.mark.timeout(s + 600), id=f"{s}s") for s in long]
+            or [pytest.param((1, 8), id="short")],
+        )

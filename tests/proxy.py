@@ -10,7 +10,7 @@ from collections.abc import Callable
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
-Wanted = Callable[[str, str], bool]
+Wanted = Callable[[str, str, bytes], bool]
 
 
 class Proxy:
@@ -23,7 +23,7 @@ class Proxy:
         self._lock = threading.Lock()
         self._cut = False
         self._lose: list[Wanted] = []
-        self._swallow: Wanted | None = None
+        self._swallow: Callable[[str, str], bool] | None = None
         self.swallowed = 0
         self._open: set[socket.socket] = set()
         self._server = _Server(self)
@@ -50,10 +50,17 @@ class Proxy:
         """Let everything through again."""
         self._cut = False
 
-    def lose_answer(self, method: str, part: str, times: int = 1) -> None:
-        """Let the next `times` requests of `method` whose path has `part` reach the server, and
-        lose what it answers."""
-        self._lose += [lambda m, path: m == method and part in path] * times
+    def lose_answer(self, method: str, part: str, times: int = 1, body: bytes = b"") -> None:
+        """Let the next `times` requests of `method` whose path has `part`, and whose body has
+        `body`, reach the server, and lose what it answers."""
+        wanted = lambda m, path, data: m == method and part in path and body in data  # noqa: E731
+        with self._lock:
+            self._lose += [wanted] * times
+
+    def lose_no_more(self) -> None:
+        """Let every answer through from now on."""
+        with self._lock:
+            self._lose = []
 
     def swallow(self, method: str, part: str) -> None:
         """Let no request of `method` whose path has `part` reach the server until `release`."""
@@ -89,12 +96,12 @@ class Proxy:
         with self._lock:
             self._open.discard(connection)
 
-    def loses(self, method: str, path: str) -> bool:
+    def loses(self, method: str, path: str, body: bytes) -> bool:
         """Note a request; whether its answer is to be lost."""
         with self._lock:
             self.requests.append((method, path))
             for index, wanted in enumerate(self._lose):
-                if wanted(method, path):
+                if wanted(method, path, body):
                     del self._lose[index]
                     self.lost.append((method, path))
                     return True
@@ -111,6 +118,15 @@ class _Server(ThreadingHTTPServer):
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """A broken connection is what this proxy is for."""
+
+
+def _pump(read: Callable[[int], bytes], there: socket.socket) -> None:
+    """Copy until either end has had enough, then close that way."""
+    with contextlib.suppress(OSError):
+        while data := read(65536):
+            there.sendall(data)
+    with contextlib.suppress(OSError):
+        there.shutdown(socket.SHUT_RDWR)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -132,12 +148,27 @@ class _Handler(BaseHTTPRequestHandler):
         with contextlib.suppress(OSError):
             super().finish()
 
+    def _tunnel(self) -> None:
+        """A websocket: the request and then bytes, both ways."""
+        self.close_connection = True
+        lines = [self.requestline, *(f"{name}: {value}" for name, value in self.headers.items())]
+        with socket.create_connection(self.server.proxy.target) as far:
+            far.sendall("\r\n".join([*lines, "", ""]).encode("latin1"))
+            back = threading.Thread(target=_pump, args=(far.recv, self.connection), daemon=True)
+            back.start()
+            _pump(self.rfile.read1, far)
+            _pump(lambda size: b"", self.connection)
+            back.join()
+
     def _relay(self) -> None:
+        if self.headers.get("Upgrade"):
+            self._tunnel()
+            return
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
         if self.server.proxy.swallows(self.command, self.path):
             self.close_connection = True
             return
-        lost = self.server.proxy.loses(self.command, self.path)
+        lost = self.server.proxy.loses(self.command, self.path, body)
         headers = {k: v for k, v in self.headers.items() if k.lower() != "connection"}
         try:
             self.upstream.request(self.command, self.path, body, headers)

@@ -12,7 +12,7 @@ from typing import Any, Final
 from websockets.asyncio.client import connect
 from websockets.exceptions import WebSocketException
 
-from ciserver.cli.client import Client
+from ciserver.cli.client import Away, Client
 from ciserver.cli.terminal import Terminal
 from pipeline import states
 
@@ -56,7 +56,7 @@ class Follower:
                     async with asyncio.timeout(LOOK_S):
                         await self._bell.wait()
                 self._bell.clear()
-                build = await self._look()
+                build = await self._look_again(build)
             await asyncio.gather(*self._logs.values())
             self._tell(build)
         finally:
@@ -65,6 +65,14 @@ class Follower:
                 log.cancel()
             self.terminal.progress("")
         return build
+
+    async def _look_again(self, build: dict[str, Any]) -> dict[str, Any]:
+        """The build as it is now, or as it was while the server does not answer."""
+        try:
+            return await self._look()
+        except Away as fault:
+            self.terminal.progress(f"{fault}; trying again …")
+            return build
 
     async def print_now(self) -> None:
         """Print what the logs have now, step by step."""
@@ -122,6 +130,7 @@ class Follower:
         while True:
             with contextlib.suppress(OSError, WebSocketException):
                 async with self._connect(f"/ws/build/{build_id}") as socket:
+                    self._bell.set()  # what rang before is not heard again
                     async for _message in socket:
                         self._bell.set()
             await asyncio.sleep(RETRY_S)

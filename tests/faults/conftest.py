@@ -7,13 +7,13 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import Cluster, cluster
+from tests.cluster import DEFAULT_LEASES, Cluster, cluster
 
 
 @pytest.fixture
-def server() -> Iterator[Cluster]:
-    """A running server on SQLite, without agents."""
-    with cluster() as built:
+def server(request: pytest.FixtureRequest) -> Iterator[Cluster]:
+    """A running server on SQLite, without agents; lease times are short but for long absences."""
+    with cluster(**(DEFAULT_LEASES if request.config.getoption("away") else {})) as built:
         yield built
 
 

@@ -74,8 +74,13 @@ def test_killed_before_a_step(server: Cluster, runs: Path, tmp_path: Path) -> No
     assert times_run(runs) == 1
 
 
-def test_cut_off_while_a_step_prints(server: Cluster, runs: Path, tmp_path: Path) -> None:
-    """The server away from the agent for longer than a lease, in the middle of 10,000 lines."""
+def test_cut_off_while_a_step_prints(
+    server: Cluster, runs: Path, tmp_path: Path, absences: tuple[int, ...]
+) -> None:
+    """The server away from the agent for longer than a lease, in the middle of 10,000 lines.
+
+    `make absences` does it for a minute, and for ten, with the lease times of every day.
+    """
     gate = tmp_path / "gate"
     server.agent()
     slug = server.repo(numbered(runs, gate, before=100, after=9900))
@@ -84,7 +89,8 @@ def test_cut_off_while_a_step_prints(server: Cluster, runs: Path, tmp_path: Path
 
     server.proxy.cut()
     gate.touch()
-    time.sleep(8)  # the absence itself: longer than the 6 s after which an agent shows as lost
+    # the absence itself: 8 s, which is longer than the 6 s after which an agent shows as lost
+    time.sleep(absences[-1])
     server.proxy.mend()
 
     assert server.ended(slug, number)["status"] == "success"

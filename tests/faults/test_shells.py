@@ -1,0 +1,209 @@
+"""Shells in failed steps, with real processes: work, ends, and what may go wrong meanwhile."""
+
+from __future__ import annotations
+
+import signal
+import socket
+from typing import Any
+
+import pytest
+
+from ciserver.cli.client import Access
+from tests.cluster import Cluster, Part
+from tests.services import free_port, wait_for
+from tests.viewer import Viewer
+
+pytestmark = [pytest.mark.service, pytest.mark.timeout(300)]
+
+PIPELINE = """
+kind: pipeline
+type: exec
+name: default
+clone: {disable: true}
+steps:
+- name: test
+  environment: {COLOUR: blau-grün}
+  commands:
+  - echo data > file
+  - exit 4
+- name: after
+  commands: [echo never]
+"""
+
+
+def failed(
+    server: Cluster, pipeline: str = PIPELINE, name: str = "project"
+) -> tuple[str, int, Any]:
+    """A build in debug whose step has failed and is kept: slug, number and hold."""
+    slug = server.repo(pipeline, name)
+    made = server.client.call("POST", f"/api/repos/{slug}/builds", params={"debug": "true"})
+    number = int(made["number"])
+    wait_for("the step is kept", lambda: bool(holds(server, slug, number)))
+    return slug, number, holds(server, slug, number)[0]
+
+
+def holds(server: Cluster, slug: str, number: int) -> Any:
+    return server.client.call("GET", f"/api/repos/{slug}/builds/{number}/debug")
+
+
+def test_one_works_in_the_place_of_the_failure(server: Cluster) -> None:
+    server.agent()
+    slug, number, hold = failed(server)
+
+    assert (hold["stage"], hold["step"], hold["name"], hold["exit_code"]) == (1, 1, "test", 4)
+    build = server.client.build(slug, number)
+    assert build["stages"][0]["steps"][0]["debug_until"] == pytest.approx(hold["expires"], abs=60)
+    assert any("kept for debugging" in line for line in server.log(slug, number))
+    with Viewer(server.client.access, hold["id"]) as viewer:
+        viewer.until_word("attached")
+        viewer.type("cat file; echo $COLOUR $DRONE_STEP_NAME; stty size\n")
+        viewer.until("data")
+        viewer.until("blau-grün test")
+        viewer.until("24 80")
+        viewer.say("resize", cols=100, rows=30)
+        viewer.type("stty size\n")
+        viewer.until("30 100")
+        assert holds(server, slug, number)[0]["user"] == "admin"
+        viewer.type("exit 3\n")
+        ended = viewer.until_word("ended")
+        assert (ended["code"], ended["text"]) == (3, "the shell was left")
+        assert viewer.until_closed()[0] == 1000
+
+    build = server.ended(slug, number)
+    assert build["status"] == "failure"
+    assert [step["status"] for step in build["stages"][0]["steps"]] == ["failure", "skipped"]
+    assert build["stages"][0]["steps"][0]["exit_code"] == 4
+    assert holds(server, slug, number) == []
+
+
+def test_a_flood_stays_where_it_is(server: Cluster) -> None:
+    server.agent()
+    _, _, hold = failed(server)
+    with Viewer(server.client.access, hold["id"], lazy=True) as viewer:
+        viewer.until_word("attached")
+        viewer.type("yes\n")
+        wait_for("a window full", lambda: not viewer.read(5) and viewer.received > 60_000)
+        assert viewer.received <= 128 * 1024
+
+        viewer.lazy = False
+        viewer.say("took", bytes=viewer.received)
+        seen = viewer.received
+        wait_for("more", lambda: viewer.read(5) and viewer.received > seen + 500_000)
+        viewer.type("\x03")
+        viewer.type("echo stop$((1+1))\n")
+        viewer.until("stop2")
+
+
+def test_one_may_leave_and_come_back_and_be_followed(server: Cluster) -> None:
+    server.agent()
+    _, _, hold = failed(server)
+    with Viewer(server.client.access, hold["id"]) as first:
+        first.until_word("attached")
+        first.type("HERE=still; echo first$((1+1))\n")
+        first.until("first2")
+    with Viewer(server.client.access, hold["id"]) as second:
+        second.until("first2")
+        second.type("echo $HERE$((2+2))\n")
+        second.until("still4")
+        with Viewer(server.client.access, hold["id"]) as third:
+            third.until("still4")
+            code, why = second.until_closed()
+            assert code == 4409
+            assert "opened elsewhere by admin" in why
+
+
+def test_the_last_press_of_a_button_ends_it(server: Cluster) -> None:
+    server.agent()
+    slug, number, hold = failed(server)
+    with Viewer(server.client.access, hold["id"]) as viewer:
+        viewer.until_word("attached")
+
+        server.client.call("DELETE", f"/api/repos/{slug}/builds/{number}/debug/1/1")
+
+        assert viewer.until_word("ended")["text"] == "somebody ended it"
+    assert server.ended(slug, number)["status"] == "failure"
+
+
+def test_a_cancel_ends_it(server: Cluster) -> None:
+    server.agent()
+    slug, number, hold = failed(server)
+    with Viewer(server.client.access, hold["id"]) as viewer:
+        viewer.until_word("attached")
+        viewer.type("sleep 1000\n")
+
+        server.client.cancel(slug, number)
+
+        assert viewer.until_closed()[0] == 1000
+    assert server.ended(slug, number)["status"] == "killed"
+
+
+def test_it_ends_when_nobody_types(server: Cluster) -> None:
+    server.agent(debug_limit="3s")
+    slug = server.repo(PIPELINE)
+    made = server.client.call("POST", f"/api/repos/{slug}/builds", params={"debug": "true"})
+
+    build = server.ended(slug, made["number"])
+
+    assert build["status"] == "failure"
+    assert "[ci] debugging ended: its time was over" in server.log(slug, made["number"])
+
+
+def test_an_agent_that_is_to_stop_keeps_nothing(server: Cluster) -> None:
+    agent = server.agent()
+    slug, number, hold = failed(server)
+    with Viewer(server.client.access, hold["id"]) as viewer:
+        viewer.until_word("attached")
+        viewer.type("trap '' TERM HUP; sleep 1000\n")
+
+        agent.signal(signal.SIGTERM)
+
+        assert viewer.until_word("ended")["text"] == "the agent is stopping"
+    assert server.ended(slug, number)["status"] == "failure"
+    assert agent.process is not None
+    assert agent.process.wait(60) == 0
+
+
+def test_a_killed_server_comes_back_to_the_same_shell(server: Cluster) -> None:
+    server.agent()
+    slug, number, hold = failed(server)
+    with Viewer(server.client.access, hold["id"]) as viewer:
+        viewer.until_word("attached")
+        viewer.type("HERE=still; echo mark$((1+1))\n")
+        viewer.until("mark2")
+        server.web.kill()
+        viewer.until_closed()
+
+    server.web.start()
+    server.wait_web()
+    with Viewer(server.client.access, hold["id"]) as viewer:
+        viewer.until("mark2")
+        viewer.type("echo $HERE$((2+2)); exit\n")
+        viewer.until("still4")
+        viewer.until_word("ended")
+    assert server.ended(slug, number)["status"] == "failure"
+
+
+def test_viewer_and_agent_may_be_at_different_processes(server: Cluster) -> None:
+    server.agent()
+    _, _, hold = failed(server)
+    port = free_port()
+    with socket.create_server(("127.0.0.1", port)) as listener:
+        listener.set_inheritable(True)
+        other = Part(server.programs.web(listener.fileno()))
+        other.start()
+        try:
+            there = Access(f"http://127.0.0.1:{port}", server.client.access.token)
+            with Viewer(there, hold["id"]) as viewer:
+                viewer.until_word("attached")
+                viewer.type("seq 100000; echo done$((1+1))\n")
+                viewer.until("100000\r\ndone2")
+
+                server.redis.kill()
+                server.redis.start()
+
+                viewer.words.clear()
+                viewer.until_word("attached")
+                viewer.type("echo again$((1+1))\n")
+                viewer.until("again2")
+        finally:
+            other.stop()
