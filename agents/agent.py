@@ -34,7 +34,7 @@ from agents.orphans import deliver
 from agents.runner import Refused, StageRun
 from agents.state import Identity, Lease, State
 from agents.status import Board
-from pipeline import states
+from pipeline import states, wire
 from pipeline.spec import StageSpec
 from pipeline.wire import (
     Claim,
@@ -203,6 +203,9 @@ class Agent:
             link.close()
         if joined is None:
             raise JoinRefused(f"the server at {options.server} gave no answer to the join")
+        if joined.v < wire.OLDEST:
+            text = f"version {joined.v} of the agent protocol, this agent {wire.OLDEST}: upgrade it"
+            raise JoinRefused(f"the server at {options.server} speaks {text}")
         self._become(joined, name)
 
     def _become(self, joined: Joined, name: str) -> None:

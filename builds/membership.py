@@ -22,7 +22,7 @@ from pipeline import states
 from pipeline.conditions import glob
 from pipeline.errors import UserError
 from pipeline.routing import agent_queues, queue_name
-from pipeline.wire import Join, Joined, Orders, Presence
+from pipeline.wire import OLDEST, PROTOCOL, Join, Joined, Orders, Presence
 
 log = structlog.get_logger(__name__)
 
@@ -91,6 +91,14 @@ def _join_token(text: str) -> JoinToken:
     return found
 
 
+def check_protocol(version: int) -> None:
+    """Whether an agent's messages are not too old for this server. Raises: Refused."""
+    if version < OLDEST:
+        known = f"{OLDEST} to {PROTOCOL}" if OLDEST < PROTOCOL else str(PROTOCOL)
+        text = f"this agent speaks version {version} of the agent protocol, the server {known}: "
+        raise Refused("agent:too-old", f"{text}upgrade the agent")
+
+
 # --- coming and going -----------------------------------------------------------------------------
 
 
@@ -103,6 +111,7 @@ def join(text: str, hello: Join, address: str) -> Joined:
 
     Raises: Refused.
     """
+    check_protocol(hello.v)
     token = _join_token(text)
     _check_bounds(token, hello)
     own = new_token(AGENT_TOKEN)
@@ -121,6 +130,7 @@ def join(text: str, hello: Join, address: str) -> Joined:
 
 def would_join(text: str, hello: Join) -> Joined:
     """What an agent would be told if it joined, but no agent is made. Raises: Refused."""
+    check_protocol(hello.v)
     token = _join_token(text)
     _check_bounds(token, hello)
     row = _returning(hello) or Agent.objects.filter(name=hello.name).first()

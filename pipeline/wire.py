@@ -45,6 +45,8 @@ from typing import Final
 from pipeline.spec import Pairs, StageSpec, Strings
 
 PROTOCOL: Final = 1
+#: The oldest protocol that this release still speaks with the other side.
+OLDEST: Final = 1
 PREFIX: Final = "/agent/v1/"
 #: The largest log batch a server accepts, unpacked.
 MAX_BATCH_BYTES: Final = 4 * 1024 * 1024

@@ -50,6 +50,7 @@ _STATUS: Final[Mapping[str, int]] = {
     "agent:labels": 403,
     "agent:platform": 403,
     "agent:types": 403,
+    "agent:too-old": 403,
     "agent:not-yours": 403,
     "logs:complete": 409,
     "logs:too-large": 413,

@@ -12,6 +12,7 @@ from builds import claims
 from builds.api.auth import bearer
 from builds.api.exchange import Exchange, Refusal
 from builds.doorbells import LOOK_S, Doorbell, doorbell
+from builds.membership import check_protocol
 from builds.models import Agent
 from pipeline.spec import from_json, to_json
 from pipeline.wire import Orders, Presence
@@ -63,6 +64,10 @@ def _orders(token: str, agent_id: int, presence: Presence) -> Orders:
         raise Refusal(401, "unknown or revoked agent token", "agent:unknown")
     if agent.pk != agent_id:
         raise Refusal(403, "this token is another agent's", "agent:not-yours")
+    try:
+        check_protocol(presence.v)
+    except claims.Refused as refused:  # the server was upgraded: it joins anew, and is told why not
+        raise Refusal(403, str(refused), refused.code) from refused
     return claims.presence(agent, presence)
 
 

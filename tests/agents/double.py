@@ -29,6 +29,7 @@ from pipeline.wire import (
     MAX_BATCH_BYTES,
     MAX_PART_BYTES,
     PREFIX,
+    PROTOCOL,
     Appended,
     ArtifactFile,
     Artifacts,
@@ -102,6 +103,7 @@ class Double:
         self.report_s = 15.0
         self.pace_ms = 1000
         self.token = "agent-token"
+        self.protocol = PROTOCOL
         self.refuse_join: tuple[int, str] | None = None
         self.refuse_results = False
         #: Complete artifacts of the build all leases belong to, and their modes.
@@ -179,7 +181,7 @@ class Double:
 
     def join(self, data: Any) -> Any:
         self.joins.append(from_json(Join, data))
-        return Joined(7, self.token, self.broker_url, self.queues)
+        return Joined(7, self.token, self.broker_url, self.queues, self.protocol)
 
     def claim(self, data: Any) -> Any:
         claim = from_json(Claim, data)

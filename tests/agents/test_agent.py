@@ -467,6 +467,12 @@ def test_a_refused_join_says_why(make_agent: Make, double: Double) -> None:
         make_agent().start()
 
 
+def test_a_server_that_is_too_old_is_left(make_agent: Make, double: Double) -> None:
+    double.protocol = 0
+    with pytest.raises(JoinRefused, match="speaks version 0 of the agent protocol"):
+        make_agent().start()
+
+
 def test_a_second_agent_on_the_same_state_is_refused(make_agent: Make, options: Options) -> None:
     make_agent()
     with pytest.raises(StateError, match="another agent is running on the state directory"):

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -44,6 +45,15 @@ def test_a_join_token_bounds_who_joins(db: None, bounds: dict[str, Any], code: s
     with pytest.raises(Refused) as refused:
         membership.join(membership.new_join_token("hosts", **bounds), HELLO, "127.0.0.1")
     assert refused.value.code == code
+
+
+def test_an_agent_that_is_too_old_is_told(db: None) -> None:
+    old, text = replace(HELLO, v=0), membership.new_join_token("hosts")
+    words = "speaks version 0 of the agent protocol, the server 1: upgrade the agent"
+    with pytest.raises(Refused, match=words):
+        membership.join(text, old, "127.0.0.1")
+    with pytest.raises(Refused, match=words):
+        membership.would_join(text, old)
 
 
 def test_an_unknown_token_is_refused_in_one_sentence(db: None) -> None:
