@@ -106,6 +106,13 @@ class Walk:
                 return step.exit_code
         return 0
 
+    @property
+    def reason(self) -> str:
+        """What kept the stage from its end: where it was stopped, or the first error there was."""
+        if self.error or self.status != states.ERROR:
+            return self.error or (self.stopped_for if self.status == states.KILLED else "")
+        return next(one.error for one in self.steps.values() if one.status == states.ERROR)
+
     def running(self) -> Iterator[StepState]:
         """Steps that run now, services included."""
         return (step for step in self.steps.values() if step.status == states.RUNNING)

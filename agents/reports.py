@@ -31,7 +31,7 @@ def snapshot(
         begun=begun,
         done=bool(status),
         exit_code=walk.exit_code,
-        error=walk.error or (walk.stopped_for if status == states.KILLED else ""),
+        error=walk.reason if status else walk.error,
         refused=refused,
         started_ms=age_ms(started, now),
         stopped_ms=age_ms(stopped, now),

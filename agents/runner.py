@@ -39,7 +39,7 @@ from agents.execute import StepState, Walk, step_environ
 from agents.hooks import HookError
 from agents.joblog import JobLog
 from agents.link import Link
-from agents.logs.masks import Masker, terms
+from agents.logs.masks import Masker, hide, terms
 from agents.logs.spool import Spool
 from agents.options import Options
 from agents.reports import snapshot
@@ -239,7 +239,7 @@ class StageRun:
 
     def _fail(self, error: str) -> None:
         with self._lock:
-            self._walk.fail(error)
+            self._walk.fail(hide(error, self._masks))
 
     def _close(self) -> None:
         self._keeper.close("the stage has ended")
@@ -459,6 +459,8 @@ class StageRun:
         except Exception as fault:
             log.exception("step.broke", lease=self.lease.key, step=step.spec.number)
             outcome = Outcome(EXIT_ERROR, error=f"the agent failed: {fault!r}")
+        if outcome.error:
+            outcome = replace(outcome, error=hide(outcome.error, self._masks))
         self._events.put(Ended(step.spec.number, outcome))
 
     def _collect(self, step: StepState, job: Job) -> None:

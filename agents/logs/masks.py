@@ -9,13 +9,15 @@ from __future__ import annotations
 import base64
 import bisect
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
 
 MASK: Final = b"******"
 #: Parts of a secret shorter than this are not masked. Source: Drone (reference section 7).
 _SHORTEST: Final = 2
+#: How many bytes the lines of base64 have: those of MIME and `base64`, and those of PEM files.
+_WRAPPED: Final = (57, 48)
 #: Encoded forms of very short values would hide half of every log.
 _SHORTEST_ENCODED: Final = 6
 #: From so many masked places in a chunk on, replacing is tried instead of searching.
@@ -28,15 +30,17 @@ def terms(values: Iterable[str]) -> list[bytes]:
     """The byte strings to hide for these secrets, longest first.
 
     Each line of a value, trimmed, and the value as a whole and its lines in base64 (wherever it may
-    begin in the encoded text), in URLs and in JSON strings.
+    begin in the encoded text; in lines, if it begins there), in URLs and in JSON strings.
     """
     found: set[bytes] = set()
     for value in values:
-        parts = {part.strip() for part in value.splitlines()}
+        parts = {part.strip() for part in (*value.split("\n"), *value.splitlines())}
         parts = {part for part in parts if len(part.encode()) >= _SHORTEST}
         found.update(part.encode() for part in parts)
         for part in parts | {value, value.strip()}:
             found.update(_encoded(part))
+        for whole in (value, value.strip()):
+            found.update(_in_lines(whole.encode()))
     return sorted(found, key=lambda term: (-len(term), term))
 
 
@@ -49,6 +53,16 @@ def _encoded(text: str) -> set[bytes]:
     for offset in range(3):
         forms.update(_base64(raw, offset))
     return {form for form in forms if b"\n" not in form and len(form) >= _SHORTEST_ENCODED}
+
+
+def _in_lines(raw: bytes) -> Iterator[bytes]:
+    """The lines of a long value in base64."""
+    for width in _WRAPPED:
+        if len(raw) > width:
+            for start in range(0, len(raw), width):
+                line = _base64(raw[start : start + width], 0)[0]
+                if len(line) >= _SHORTEST_ENCODED:
+                    yield line
 
 
 def _base64(raw: bytes, offset: int) -> tuple[bytes, bytes]:
@@ -74,6 +88,12 @@ def _is_apart(hidden: set[bytes]) -> bool:
 def _touch(one: bytes, other: bytes) -> bool:
     """Whether an end of one term is a beginning of the other."""
     return any(other.startswith(one[-size:]) for size in range(1, min(len(one), len(other))))
+
+
+def hide(text: str, hidden: Iterable[bytes]) -> str:
+    """A short text with its secrets masked."""
+    masker = Masker(hidden)
+    return (masker.feed(text.encode()) + masker.finish()).decode(errors="replace")
 
 
 class Masker:

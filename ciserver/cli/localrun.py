@@ -201,7 +201,7 @@ class Screen(Link):
             self._line(number, self._open.pop(number))
         for report in self._last.steps:
             self._terminal.line(self._verdict(report))
-        if self._last.error:
+        if self._last.error and self._last.error not in [one.error for one in self._last.steps]:
             self._terminal.line(f"error: {self._last.error}")
 
     def _show(self, number: int, position: int, data: bytes) -> int:

@@ -201,6 +201,15 @@ def test_a_step_that_cannot_start_is_an_error(
     lease = run(make_agent(scripted), double, stage(step("a", "refuse no image")))
     assert lease.last.status == states.ERROR
     assert (lease.last.steps[0].error, lease.last.steps[0].exit_code) == ("no image", 255)
+    assert (lease.last.error, lease.last.exit_code) == ("no image", 255)
+
+
+def test_a_secret_does_not_stand_in_an_error(
+    make_agent: Make, double: Double, scripted: ScriptedDriver
+) -> None:
+    one = step("a", "refuse bad login hunter2 for x", secrets={"A": "login"})
+    lease = run(make_agent(scripted), double, stage(one, secrets={"login": "hunter2"}))
+    assert lease.last.steps[0].error == lease.last.error == "bad login ****** for x"
 
 
 def test_a_fault_of_the_agent_itself_is_told(

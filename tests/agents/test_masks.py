@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import base64
+from typing import Any
 from urllib.parse import quote, quote_plus
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.logs.masks import MASK, Masker, terms
+from agents.logs.masks import MASK, Masker, hide, terms
 
 SECRET = "s3cr3t/with+odd=characters & more"
 
@@ -51,6 +52,27 @@ def test_it_hides_each_line_of_a_secret_trimmed() -> None:
         b"-----BEGIN KEY-----\n  abcdef\n-----END KEY-----\n", "-----BEGIN KEY-----\nabcdef\n"
     )
     assert out == b"******\n  ******\n-----END KEY-----\n"
+
+
+def test_a_line_ends_with_a_line_feed_only() -> None:
+    assert mask(b"a\x0bb a\x85\n", "a\x0bb") == b"****** a\x85\n"
+
+
+@pytest.mark.parametrize("encode", [base64.encodebytes, "pem"])
+def test_it_hides_a_long_secret_in_lines_of_base64(encode: Any) -> None:
+    secret = "".join(f"line {number} of a long key\n" for number in range(9))
+    if encode == "pem":
+        packed = base64.b64encode(secret.encode())
+        text = b"\n".join(packed[at : at + 64] for at in range(0, len(packed), 64)) + b"\n"
+    else:
+        text = encode(secret.encode())
+    lines = mask(text, secret).splitlines()
+    assert lines[:-1] == [b"******"] * (len(lines) - 1)
+    assert lines[-1].startswith(b"******") and len(lines[-1]) < 12
+
+
+def test_a_text_is_hidden() -> None:
+    assert hide("the pässword is hunter2", terms(["hunter2"])) == "the pässword is ******"
 
 
 def test_it_leaves_parts_of_one_character_alone() -> None:
