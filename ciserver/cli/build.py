@@ -87,6 +87,6 @@ def _nowhere() -> Any:
 
 def _params(items: list[str]) -> dict[str, str]:
     for item in items:
-        if "=" not in item:
+        if not item.partition("=")[0].strip() or "=" not in item:
             raise Refused(f"--param {item}: expected KEY=VALUE")
     return dict(item.split("=", 1) for item in items)

@@ -7,6 +7,7 @@ from typing import Annotated
 import typer
 
 from ciserver.cli.terminal import Terminal
+from pipeline import states
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -19,5 +20,9 @@ def cancel(build: Annotated[str, typer.Argument(help="such as octocat/hello#7")]
 
     client = Client(access())
     slug, number = build_number(client, build)
+    status = client.build(slug, number)["status"]
+    if status in states.DONE:
+        Terminal().line(f"{slug}#{number} has ended already: {status}")
+        return
     client.cancel(slug, number)
     Terminal().line(f"{slug}#{number} is cancelled")

@@ -95,7 +95,8 @@ class Follower:
         for stage in build.get("stages") or []:
             for step in stage.get("steps") or []:
                 if step["id"] not in self._logs and self._has_log(stage, step):
-                    self._logs[step["id"]] = asyncio.create_task(self._log(stage, step))
+                    logs = [self._logs[id] for id in _ended_before(build, step) if id in self._logs]
+                    self._logs[step["id"]] = asyncio.create_task(self._log(stage, step, logs))
         self._tell(build)
         self.terminal.progress(_awaited(build))
         return build
@@ -135,8 +136,14 @@ class Follower:
                         self._bell.set()
             await asyncio.sleep(RETRY_S)
 
-    async def _log(self, stage: dict[str, Any], step: dict[str, Any]) -> None:
-        """Print a step's log to its end, going on where a broken connection left off."""
+    async def _log(
+        self, stage: dict[str, Any], step: dict[str, Any], earlier: list[asyncio.Task[None]]
+    ) -> None:
+        """Print a step's log to its end, going on where a broken connection left off.
+
+        What ended before the step began is printed to its end first.
+        """
+        await asyncio.gather(*earlier)
         mark = self._mark(stage, step)
         tail = _Tail(lambda text: self.terminal.line(mark + text))
         while not tail.ended:
@@ -179,6 +186,18 @@ class _Tail:
             self.ended = True
             if self._begun:
                 self._write(self._begun)
+
+
+def _ended_before(build: dict[str, Any], later: dict[str, Any]) -> list[int]:
+    """The steps that had ended when `later` began; only some that are listed before it."""
+    found: list[int] = []
+    for stage in build.get("stages") or []:
+        for step in stage.get("steps") or []:
+            if step["id"] == later["id"]:
+                return found
+            if 0 < (step.get("stopped") or 0) <= (later.get("started") or 0):
+                found.append(step["id"])
+    return found
 
 
 def _awaited(build: dict[str, Any]) -> str:

@@ -5,7 +5,7 @@ from typing import Any
 import pytest
 
 from ciserver.cli.build import exit_code
-from ciserver.cli.follow import _awaited, _Tail
+from ciserver.cli.follow import _awaited, _ended_before, _Tail
 from ciserver.cli.log import Chosen
 from ciserver.cli.terminal import Refused
 
@@ -83,6 +83,17 @@ def test_what_is_awaited_is_said(stages: list[Any], text: str) -> None:
 
 
 STAGE = {"name": "main", "number": 1, "steps": [{"name": "unit", "number": 2}]}
+
+
+def test_a_log_waits_for_those_of_steps_that_had_ended() -> None:
+    def step(id: int, started: int, stopped: int) -> dict[str, int]:
+        return {"id": id, "started": started, "stopped": stopped}
+
+    beside, first, last = step(1, 10, 30), step(2, 10, 12), step(3, 12, 0)
+    build = {"stages": [{"steps": [beside, first]}, {"steps": [last, step(4, 5, 6)]}]}
+
+    assert _ended_before(build, last) == [2]
+    assert _ended_before(build, beside) == []
 
 
 def test_steps_are_chosen_by_name_or_number() -> None:

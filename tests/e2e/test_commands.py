@@ -86,6 +86,7 @@ def test_a_bad_pipeline_is_2_and_says_what_is_wrong(
         (["build", "nobody/nothing"], "there is no repository nobody/nothing"),
         (["build", "https://127.0.0.1:1/a/b.git"], "cannot read https://127.0.0.1:1/a/b.git"),
         (["build", "--param", "novalue"], "--param novalue: expected KEY=VALUE"),
+        (["build", "--param", "=noname"], "--param =noname: expected KEY=VALUE"),
         (["log", "nonsense"], "nonsense: expected a build such as octocat/hello#7"),
         (["log", "nobody/nothing#1"], "there is no repository nobody/nothing"),
         (["cancel", "nobody/nothing#1"], "there is no repository nobody/nothing"),
@@ -191,6 +192,7 @@ def test_log_prints_all_or_one_stage_or_one_step(house: House, folder: Path) -> 
     assert "main/step | hello\n" in everything
     assert step.stdout == "+ echo hello\nhello\n"
     assert followed.stdout == step.stdout
+    assert house.ci("log", build, "--follow").stdout == f"{everything}main: success\n"
     assert missing.stderr == "ci: there is no step absent; there are clone, step\n"
 
 
@@ -205,6 +207,8 @@ def test_cancel_stops_a_build(house: House, folder: Path) -> None:
     assert cancelled.stdout == f"local/{folder.name}#1 is cancelled\n"
     build = json.loads(house.ci("status", f"local/{folder.name}", "--json").stdout)[0]
     assert build["status"] == "killed"
+    again = house.ci("cancel", f"local/{folder.name}#1")
+    assert again.stdout == f"local/{folder.name}#1 has ended already: killed\n"
 
 
 def test_following_shows_lines_while_the_step_runs(house: House, folder: Path) -> None:
