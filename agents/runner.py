@@ -365,6 +365,7 @@ class StageRun:
         if beginning:
             self._begun = True
             self._save()
+            self._prepare_first(steps)
             self._courier.begin()
             self._on_begun()
             self._run_hook(steps[0])
@@ -502,6 +503,15 @@ class StageRun:
             )
         assert self._session is not None  # noqa: S101 - a stage without a session starts nothing
         return self._session.start(step.spec, environ, job.spool)
+
+    def _prepare_first(self, steps: list[StepState]) -> None:
+        """Use the time until the server knows that the stage begins, unless a hook changes all."""
+        if self._session is None or self._options.pre_job_hook_path:
+            return
+        for step in steps:
+            with self._lock:
+                environ = step_environ(self._walk, step.spec)
+            self._session.prepare(step.spec, environ, at_once=True)
 
     def _prepare(self) -> None:
         if self._session is None:

@@ -121,8 +121,8 @@ class Shell(Protocol):
 class Session(Protocol):
     """One stage attempt. Verbs may be called by several threads at once, for different steps."""
 
-    def prepare(self, step: StepSpec, environ: Mapping[str, str]) -> None:
-        """A hint that `start` will probably follow with these arguments.
+    def prepare(self, step: StepSpec, environ: Mapping[str, str], *, at_once: bool = False) -> None:
+        """A hint that `start` will probably follow with these arguments, maybe in a moment.
 
         Returns at once, never raises. `start` must do right with another environment or no hint,
         and need not follow.

@@ -197,7 +197,7 @@ class DockerSession:
 
     # --- verbs ---
 
-    def prepare(self, step: StepSpec, environ: Mapping[str, str]) -> None:
+    def prepare(self, step: StepSpec, environ: Mapping[str, str], *, at_once: bool = False) -> None:
         """Make the step's container in the background, its image pulled if need be."""
         with self._lock:
             if not self._closed and step.number not in self._ahead:

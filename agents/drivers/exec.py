@@ -20,6 +20,8 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
@@ -47,6 +49,10 @@ _PIPE_BYTES: Final = 1024 * 1024
 #: A step that prints without pause is read in steps of this length, so that chunks are big.
 _GATHER_S: Final = 0.002
 _SMALL_BYTES: Final = 128 * 1024
+
+
+#: The head of every script: what waits for a word that does not come has nobody to run for.
+_GATE: Final = "read -r _ && exec </dev/null || exit 137\n"
 
 
 class ExecDriver:
@@ -126,32 +132,63 @@ class ExecSession:
         self._desk, self._grace_s = desk, grace_s
         self._processes: list[ExecProcess] = []
         self._shells: list[ExecShell] = []
+        self._ahead: dict[int, Future[_Waiting]] = {}
         self._owned = False
         self._count = itertools.count(1)
 
-    def prepare(self, step: StepSpec, environ: Mapping[str, str]) -> None:
-        """There is nothing to prepare."""
+    def prepare(self, step: StepSpec, environ: Mapping[str, str], *, at_once: bool = False) -> None:
+        """Start the step's shell, which waits for its word, where that will come in a moment."""
+        if not at_once:
+            return
+        ahead: Future[_Waiting] = Future()
+        self._ahead[step.number] = ahead
+
+        def begin() -> None:
+            try:
+                ahead.set_result(self._begin(step, environ))
+            except Exception as fault:
+                ahead.set_exception(fault)
+
+        threading.Thread(target=begin, name=f"ahead-{step.number}", daemon=True).start()
 
     def start(self, step: StepSpec, environ: Mapping[str, str], sink: Sink) -> Process:
-        """Start the step's script. Raises: DriverError."""
+        """Let the step's script run. Raises: DriverError."""
+        try:
+            waiting = self._begun_ahead(step, environ) or self._begin(step, environ)
+        except OSError as fault:
+            raise DriverError(f"cannot start the step: {fault}") from fault
+        process = ExecProcess(waiting.child, sink, self._grace_s)
+        self._processes.append(process)
+        counter = self._desk.open(self._spec, waiting.box, self._place, self._room.tools)
+        waiting.go()
+        return Served(process, self._desk, counter)
+
+    def _begin(self, step: StepSpec, environ: Mapping[str, str]) -> _Waiting:
+        """Start a shell on the step's script that does nothing yet. Raises: OSError."""
         script = self._write_script(step)
         if self._user is not None and not self._owned:
             self._give_room(self._user)
         tools = self._room.root / "tools" / str(next(self._count))
-        try:
-            shim.install(tools / "bin", str(tools / "box"))
-            make_folder(tools / "box", self._user)
-            box = FolderBox(tools / "box")
-            command = ["/bin/sh", "-e", str(script)]
-            settings = self._environ(environ, str(tools / "bin"))
-            child = _spawn(command, settings, self._room, self._user)
-        except OSError as fault:
-            raise DriverError(f"cannot start the step: {fault}") from fault
+        shim.install(tools / "bin", str(tools / "box"))
+        make_folder(tools / "box", self._user)
+        command = ["/bin/sh", "-e", str(script)]
+        settings = self._environ(environ, str(tools / "bin"))
+        child = spawn(
+            command, settings, self._room.source, stdin=subprocess.PIPE, **rights(self._user)
+        )
         leftovers.put_on_record(self._room.root / _RECORD, child.pid)
-        process = ExecProcess(child, sink, self._grace_s)
-        self._processes.append(process)
-        counter = self._desk.open(self._spec, box, self._place, self._room.tools)
-        return Served(process, self._desk, counter)
+        return _Waiting(child, FolderBox(tools / "box"), dict(environ))
+
+    def _begun_ahead(self, step: StepSpec, environ: Mapping[str, str]) -> _Waiting | None:
+        """The shell that waits for this step, if it has the right environment. Raises: OSError."""
+        ahead = self._ahead.pop(step.number, None)
+        if ahead is None:
+            return None
+        waiting = ahead.result()
+        if waiting.environ == environ:
+            return waiting
+        waiting.end()
+        return None
 
     def _place(self, cwd: str, stopped: Callable[[], bool]) -> HostPlace:
         return HostPlace(cwd, self._user, stopped)
@@ -170,6 +207,9 @@ class ExecSession:
 
     def close(self) -> None:
         """Kill the steps' groups and whatever they left behind."""
+        while self._ahead:
+            with contextlib.suppress(OSError):
+                self._ahead.popitem()[1].result().end()
         for process in self._processes:
             process.end()
         for shell in self._shells:
@@ -189,7 +229,7 @@ class ExecSession:
         path = self._room.scripts / str(step.number)
         file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o700)
         with os.fdopen(file, "w") as stream:
-            stream.write(posix(step.commands, netrc=False))
+            stream.write(_GATE + posix(step.commands, netrc=False))
         if self._user is not None:
             os.chown(path, self._user.pw_uid, self._user.pw_gid)
         return path
@@ -226,24 +266,43 @@ def _expand(text: str, host: Mapping[str, str]) -> str:
     return re.sub(r"\$(?:(\w+)|\{(\w+)\})", lambda found: host.get(found[1] or found[2], ""), text)
 
 
-def _spawn(
-    command: list[str],
-    environ: Mapping[str, str],
-    room: Room,
-    user: pwd.struct_passwd | None,
-) -> subprocess.Popen[bytes]:
-    return spawn(command, environ, room.source, **rights(user))
+@dataclass(frozen=True, slots=True)
+class _Waiting:
+    """A step's shell before its first command."""
+
+    child: subprocess.Popen[bytes]
+    box: FolderBox
+    environ: Mapping[str, str]
+
+    def go(self) -> None:
+        """Let it run."""
+        assert self.child.stdin is not None  # noqa: S101 - a pipe was asked for
+        with self.child.stdin, contextlib.suppress(BrokenPipeError):  # it was killed
+            self.child.stdin.write(b"\n")
+
+    def end(self) -> None:
+        """It is not wanted."""
+        self.child.kill()
+        for pipe in (self.child.stdin, self.child.stdout):
+            if pipe is not None:
+                pipe.close()
+        self.child.wait()
 
 
 def spawn(
-    command: list[str], environ: Mapping[str, str], folder: Path, **more: object
+    command: list[str],
+    environ: Mapping[str, str],
+    folder: Path,
+    *,
+    stdin: int = subprocess.DEVNULL,
+    **more: object,
 ) -> subprocess.Popen[bytes]:
     """Start a program that leads its own session, its output and errors in one pipe."""
     child: subprocess.Popen[bytes] = subprocess.Popen(
         command,
         cwd=folder,
         env=dict(environ),
-        stdin=subprocess.DEVNULL,
+        stdin=stdin,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         start_new_session=True,

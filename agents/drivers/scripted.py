@@ -55,7 +55,7 @@ class ScriptedSession:
         self._driver, self._room = driver, room
         self._processes: list[ScriptedProcess] = []
 
-    def prepare(self, step: StepSpec, environ: Mapping[str, str]) -> None:
+    def prepare(self, step: StepSpec, environ: Mapping[str, str], *, at_once: bool = False) -> None:
         """Nothing to prepare."""
 
     def start(self, step: StepSpec, environ: Mapping[str, str], sink: Sink) -> ScriptedProcess:

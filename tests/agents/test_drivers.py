@@ -144,10 +144,27 @@ def test_remove_leaves_nothing(driver: Any, open_room: Open) -> None:
     assert not room.room.root.exists()
 
 
-def test_prepare_changes_nothing(driver: Any, open_room: Open) -> None:
+@pytest.mark.parametrize("at_once", [False, True])
+def test_prepare_changes_nothing(driver: Any, open_room: Open, at_once: bool) -> None:
     room = open_room(driver)
-    room.session.prepare(step("a step", "echo other"), {"A": "1"})
+    room.session.prepare(step("a step", "echo other"), {"A": "1"}, at_once=at_once)
     assert "hello\n" in room.run("echo hello")[1]
+
+
+def test_a_prepared_step_runs_when_it_is_started(driver: Any, open_room: Open) -> None:
+    room = open_room(driver)
+    one = replace(step("a step", "echo hello"), number=1, image=BUSYBOX)
+    room.session.prepare(one, {"A": "1"}, at_once=True)
+    assert "hello\n" in room.run("echo hello", A="hello")[1]
+
+
+def test_a_prepared_step_that_is_never_started_never_runs(driver: Any, open_room: Open) -> None:
+    room = open_room(driver)
+    room.session.prepare(step("a step", f"touch {room.room.source}/ran"), {}, at_once=True)
+    room.session.close()
+    assert not (room.room.source / "ran").exists()
+    room.session.remove()
+    assert not room.room.root.exists()
 
 
 # --- the scripted one ---
