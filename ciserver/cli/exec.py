@@ -118,7 +118,7 @@ def exec_command(
             params={**host, **pairs(param or [], "--param")},
         ),
         instance=instance,
-        environ=variables(env_file),
+        environ={**proxies(env.child_environ()), **variables(env_file)},
         host=host,
     )
     netrc = Netrc(netrc_machine, netrc_username, netrc_password) if netrc_machine else None
@@ -139,13 +139,7 @@ def exec_command(
         # the commit of the folder, whatever the pipeline shall take it for
         clone=replace(spec.clone, ref="", branch=""),
     )
-    default = Options()
-    options = replace(
-        default,
-        networks=tuple(network or ()),
-        docker_host=env.child_environ().get("DOCKER_HOST") or default.docker_host,
-        plugin_privileged=tuple(privileged or default.plugin_privileged),
-    )
+    options = machinery(env.child_environ(), network or [], privileged or [])
     set_up_logging(replace(options, log_level="warning"))
     folder = None if clone else Path.cwd()
     status = run(spec if clone else in_place(spec), options, folder, terminal)
@@ -210,6 +204,29 @@ def host_variables(environ: Mapping[str, str]) -> dict[str, str]:
         for name, value in environ.items()
         if name.startswith(_HOST_PREFIX) and not _CREDENTIAL.search(name)
     }
+
+
+def machinery(environ: Mapping[str, str], networks: list[str], privileged: list[str]) -> Options:
+    """What an agent would be told of this host: the engine is the one the shell's Docker uses."""
+    default = Options()
+    return replace(
+        default,
+        networks=tuple(networks),
+        docker_host=environ.get("DOCKER_HOST") or default.docker_host,
+        docker_tls_verify=bool(environ.get("DOCKER_TLS_VERIFY")),
+        docker_cert_path=environ.get("DOCKER_CERT_PATH") or default.docker_cert_path,
+        plugin_privileged=tuple(privileged or default.plugin_privileged),
+    )
+
+
+def proxies(environ: Mapping[str, str]) -> dict[str, str]:
+    """The proxy settings of this shell, as an agent gives them to steps: in both spellings."""
+    found = {}
+    for name in ("http_proxy", "https_proxy", "no_proxy"):
+        value = environ.get(name) or environ.get(name.upper())
+        if value:
+            found |= {name: value, name.upper(): value}
+    return found
 
 
 def _commit(sha: str) -> BuildFacts:

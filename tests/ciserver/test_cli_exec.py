@@ -13,7 +13,8 @@ from pathlib import Path
 
 import pytest
 
-from ciserver.cli.exec import host_variables, logins, seconds, variables
+from agents.options import Options
+from ciserver.cli.exec import host_variables, logins, machinery, proxies, seconds, variables
 from ciserver.cli.localrun import chosen, in_place
 from ciserver.cli.terminal import Refused
 from pipeline.compile import compile_stage
@@ -114,6 +115,24 @@ def test_a_file_without_variables_is_refused(tmp_path: Path) -> None:
 def test_credentials_of_the_shell_stay_there() -> None:
     shell = {"DRONE_TOKEN": "x", "DRONE_RPC_SECRET": "x", "DRONE_FOO": "1", "PATH": "/bin"}
     assert host_variables(shell) == {"DRONE_FOO": "1"}
+
+
+def test_proxies_of_the_shell_are_the_steps_too() -> None:
+    shell = {"HTTP_PROXY": "http://p:1", "no_proxy": "x", "https_proxy": "", "DRONE_FOO": "1"}
+    assert proxies(shell) == {
+        "http_proxy": "http://p:1", "HTTP_PROXY": "http://p:1", "no_proxy": "x", "NO_PROXY": "x",
+    }  # fmt: skip
+
+
+def test_the_engine_is_the_one_of_the_shell() -> None:
+    shell = {
+        "DOCKER_HOST": "tcp://x:2376", "DOCKER_TLS_VERIFY": "1", "DOCKER_CERT_PATH": "/certs",
+    }  # fmt: skip
+    found = machinery(shell, ["net"], ["a/b"])
+    assert (found.docker_host, found.docker_cert_path) == ("tcp://x:2376", "/certs")
+    assert found.docker_tls_verify
+    assert (found.networks, found.plugin_privileged) == (("net",), ("a/b",))
+    assert machinery({}, [], []) == Options()
 
 
 def test_logins_of_registries(tmp_path: Path) -> None:
