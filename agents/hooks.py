@@ -99,6 +99,12 @@ def missing_files(options: Options) -> tuple[str, ...]:
     return tuple(host for host in hosts if not Path(host).exists())
 
 
+def present_files(options: Options) -> tuple[str, ...]:
+    """Those of `files` that are there: an engine would make a folder of one that is not."""
+    missing = missing_files(options)
+    return tuple(item for item in options.files if item.partition(":")[0] not in missing)
+
+
 def check_files(options: Options, write: Write) -> None:
     """Say which of `files` are missing. Raises: HookError if the options make that a failure."""
     for path in missing_files(options):

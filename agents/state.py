@@ -119,12 +119,7 @@ class State:
 
     def identity(self, server: str) -> Identity | None:
         """Who this agent is at `server`, or None if it has never joined there."""
-        data = _read(self.folder / "identity.json")
-        try:
-            found = from_json(Identity, data) if data else None
-        except ValueError:
-            return None
-        return found if found and found.server == server else None
+        return identity_in(self.folder, server)
 
     def save_identity(self, identity: Identity) -> None:
         """Remember who this agent is, before it acts as that."""
@@ -163,6 +158,16 @@ class State:
         """Every open lease, oldest first."""
         folders = sorted(self._leases.iterdir(), key=lambda path: path.stat().st_mtime)
         return map(Lease, folders)
+
+
+def identity_in(folder: Path, server: str) -> Identity | None:
+    """Who the agent of a state directory is at `server`, whether it runs now or not."""
+    data = _read(folder / "identity.json")
+    try:
+        found = from_json(Identity, data) if data else None
+    except ValueError:
+        return None
+    return found if found and found.server == server else None
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -6,7 +6,7 @@ set -euo pipefail
 declare -A package=(
   [redis-server]=redis-server [haproxy]=haproxy [dockerd]=docker.io [chromium]=chromium
   [chromedriver]=chromium-driver [sshd]=openssh-server [docker-registry]=docker-registry
-  [git]=git [tmux]=tmux [ssh]=openssh-client [initdb]=postgresql [busybox]=busybox-static
+  [git]=git [tmux]=tmux [ssh]=openssh-client [initdb]=postgresql [systemd-analyze]=systemd [busybox]=busybox-static
 )
 
 export PATH="$PATH:/usr/sbin:/sbin"

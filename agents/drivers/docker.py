@@ -56,6 +56,7 @@ from agents.drivers.docker_engine import (
 from agents.drivers.docker_process import DockerProcess
 from agents.drivers.docker_shell import DockerShell, keep_image, shell_body
 from agents.drivers.docker_stream import Stream
+from agents.hooks import present_files
 from agents.image_names import is_latest
 from agents.option_table import Options
 from pipeline.spec import STEP, Auth, StageSpec, StepSpec
@@ -107,7 +108,7 @@ class DockerDriver:
         marks = labels(spec, self._owner, time.time())
         return DockerSession(
             self._engine,
-            self._options,
+            replace(self._options, files=present_files(self._options)),
             self._disk,
             self._usage,
             self._desk,

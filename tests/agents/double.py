@@ -105,6 +105,7 @@ class Double:
         self.token = "agent-token"
         self.protocol = PROTOCOL
         self.refuse_join: tuple[int, str] | None = None
+        self.refusal_code = "join:refused"
         self.refuse_results = False
         #: Complete artifacts of the build all leases belong to, and their modes.
         self.artifacts: dict[str, tuple[bytes, int]] = {}
@@ -359,7 +360,8 @@ class _Handler(BaseHTTPRequestHandler):
                 if self.headers.get("Authorization") != f"Bearer {wanted}":
                     raise Answer(401, "token:unknown", "unknown token")
                 if kind == "join" and double.refuse_join:
-                    raise Answer(double.refuse_join[0], "join:refused", double.refuse_join[1])
+                    status, text = double.refuse_join
+                    raise Answer(status, double.refusal_code, text)
                 answer = act()
                 status, data = (204, None) if answer is None else (200, _plain(answer))
             except Answer as refusal:

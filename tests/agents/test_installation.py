@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import configparser
 import re
+import subprocess
 from pathlib import Path
+
+import pytest
 
 from agents.command import _COMMANDS
 from agents.hooks import Reason
 from agents.option_table import entries
 from agents.options import load
+from tests.services import program
 
 ROOT = Path(__file__).parents[2]
 DOCS = (ROOT / "docs" / "agents.md").read_text()
@@ -35,6 +39,17 @@ def test_the_unit_starts_a_command_that_is_there() -> None:
     assert words[1:3] == ["-m", "agents.command"]
     assert words[3] in _COMMANDS
     assert unit["Service"]["RestartPreventExitStatus"] == "2"
+
+
+@pytest.mark.service
+def test_systemd_understands_the_unit(tmp_path: Path) -> None:
+    text = (ROOT / "compose" / "ciserver-agent.service").read_text()
+    unit = tmp_path / "ciserver-agent.service"
+    unit.write_text(text.replace("/opt/ciserver/.venv/bin/python", "/bin/true"))
+    argv = [program("systemd-analyze"), "verify", str(unit)]
+    verified = subprocess.run(argv, capture_output=True, text=True, timeout=60, check=False)
+    told = [line for line in verified.stderr.splitlines() if unit.name in line]
+    assert (verified.returncode, told) == (0, []), verified.stderr
 
 
 def test_the_image_holds_what_an_agent_needs() -> None:

@@ -8,7 +8,7 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import pytest
@@ -38,11 +38,15 @@ def server(broker: Redis) -> Iterator[Double]:
 
 @contextlib.contextmanager
 def worker(
-    server: Double, folder: Path, *flags: str, joined: bool = True
+    server: Double,
+    folder: Path,
+    *flags: str,
+    joined: bool = True,
+    environ: Mapping[str, str] | None = None,
 ) -> Iterator[subprocess.Popen[bytes]]:
     """A running `celery -A agents worker`, by default one that has joined."""
     argv = [sys.executable, "-m", "celery", "-A", "agents", "worker", *flags]
-    environ = {
+    variables = {
         "PATH": os.environ["PATH"],
         "PYTHONPATH": str(Path(__file__).parents[2]),
         "CISERVER_AGENT_SERVER": server.url,
@@ -52,9 +56,10 @@ def worker(
         "CISERVER_AGENT_ISOLATION": "shell",
         "CISERVER_AGENT_EXEC_UNTRUSTED": "true",
         "CISERVER_AGENT_BACKOFF": "1s",
+        **(environ or {}),
     }
     joins = server.calls.count("join")
-    with running(argv, folder / "agent.log", environ) as process:
+    with running(argv, folder / "agent.log", variables) as process:
         try:
             if joined:
                 server.wait(
