@@ -8,6 +8,7 @@ from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
+import structlog
 from django.conf import settings
 
 from builds.evaluate.expand import expand
@@ -21,6 +22,10 @@ from pipeline.errors import PipelineError, Problem
 from pipeline.facts import BuildFacts, RepoFacts
 from pipeline.lint import check_manifest
 
+log = structlog.get_logger(__name__)
+
+#: Of a line that a program prints so much is in the server's log.
+MAX_PRINTED: Final = 500
 DEFAULT_PATH: Final = ".drone.yml"
 #: Read where a repo has none at the default path. Source: Woodpecker's order.
 WORKFLOWS: Final = ".woodpecker"
@@ -105,6 +110,7 @@ def modern(fetched: Fetched, repo: Repo, facts: RepoFacts, build: BuildFacts) ->
         template=template,
         imported=imported,
         limits=limits(),
+        show=lambda line: log.info("config.printed", repo=repo.slug, line=line[:MAX_PRINTED]),
     )
     return modernise(text, fetched.path)
 

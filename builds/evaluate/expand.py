@@ -16,6 +16,8 @@ from pipeline.document import parse
 from pipeline.errors import PipelineError, Problem
 from pipeline.facts import BuildFacts, RepoFacts
 
+Show = Callable[[str], None]
+
 #: By the end of a file's name, or of a template's.
 LANGUAGES: Final = {
     ".jsonnet": JSONNET,
@@ -42,18 +44,19 @@ def expand(
     template: Fetch,
     imported: Fetch = lambda _path: None,
     limits: Limits | None = None,
+    show: Show = lambda _line: None,
 ) -> str:
     """The modern pipeline text of a file; a file that is neither program nor template stays.
 
     `template` gives a template of the repo's organisation by name, `imported` a file of the same
-    commit by path; both None if there is none.
+    commit by path; both None if there is none. `show` takes each line that the program prints.
 
     Raises: PipelineError.
     """
     limits = limits or Limits()
     found = language(path)
     if found:
-        return _run(found, path, text, {}, repo, build, imported, limits)
+        return _run(found, path, text, {}, repo, build, imported, limits, show)
     loaded = parse(text, path).template if _LOADS.search(text) else None
     if loaded is None:
         return text
@@ -66,7 +69,7 @@ def expand(
         known = ", ".join(TEMPLATES)
         message = f"the name of the template `{loaded.load}` has to end with one of {known}"
         raise _problem("template:language", message, path, loaded.line)
-    return _run(found, loaded.load, source, loaded.data, repo, build, imported, limits)
+    return _run(found, loaded.load, source, loaded.data, repo, build, imported, limits, show)
 
 
 def _run(
@@ -76,18 +79,22 @@ def _run(
     given: Mapping[str, Any],
     repo: RepoFacts,
     build: BuildFacts,
-    imported: Callable[[str], str | None],
+    imported: Fetch,
     limits: Limits,
+    show: Show,
 ) -> str:
     if lang == JSONNET:
         data: dict[str, Any] = dict(subject.variables(repo, build, given))
     else:
         data = {"build": subject.build(build), "repo": subject.repo(repo), "input": dict(given)}
     try:
-        return run(Program(lang, name, source, data), limits, imported).text
+        result = run(Program(lang, name, source, data), limits, imported)
     except Failed as fault:
         problem = Problem(fault.code, str(fault), fault.line, fault.column, file=name)
         raise PipelineError([problem]) from fault
+    for line in result.printed:
+        show(line)
+    return result.text
 
 
 def _problem(code: str, message: str, file: str, line: int) -> PipelineError:

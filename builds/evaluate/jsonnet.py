@@ -14,6 +14,9 @@ from builds.evaluate.errors import LIMIT, Failed
 
 MAX_STACK: Final = 500
 
+#: A line of JSON that ends with an empty list or object.
+_EMPTY = re.compile(r'^( *(?:"(?:[^"\\]|\\.)*": )?)([\[{])([\]}])(?=,?$)')
+_CONTROL = re.compile(r"[\x7f-\x9f]")
 _PLACE = re.compile(r":\(?(\d+):(\d+)")
 
 Fetch = Callable[[str], str | None]
@@ -40,7 +43,14 @@ def evaluate(
         raise _failed(str(fault), name) from fault
     value = json.loads(text)
     documents = value if isinstance(value, list) else [value]
-    return [json.dumps(one, indent=3, ensure_ascii=False) + "\n" for one in documents]
+    return [_written(one) + "\n" for one in documents]
+
+
+def _written(value: object) -> str:
+    """A value as Jsonnet itself writes it: signatures are made of this text."""
+    text = json.dumps(value, indent=3, ensure_ascii=False)
+    lines = (_EMPTY.sub(r"\1\2 \3", line) for line in text.split("\n"))
+    return _CONTROL.sub(lambda found: f"\\u{ord(found[0]):04x}", "\n".join(lines))
 
 
 class _Imports:

@@ -221,7 +221,7 @@ def machinery(environ: Mapping[str, str], networks: list[str], privileged: list[
 
 def proxies(environ: Mapping[str, str]) -> dict[str, str]:
     """The proxy settings of this shell, as an agent gives them to steps: in both spellings."""
-    found = {}
+    found: dict[str, str] = {}
     for name in ("http_proxy", "https_proxy", "no_proxy"):
         value = environ.get(name) or environ.get(name.upper())
         if value:

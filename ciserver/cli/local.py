@@ -38,6 +38,7 @@ def modern(path: str, repo: RepoFacts, build: BuildFacts) -> str:
         template=lambda wanted: _beside(folder, wanted),
         imported=lambda wanted: _beside(Path(), wanted),
         limits=IMPORTS,
+        show=lambda line: typer.echo(line, err=True),
     )
     return modernise(text, name)
 

@@ -3,6 +3,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import _jsonnet
 import pytest
 
 from builds.evaluate.expand import expand, language
@@ -94,6 +95,12 @@ def test_starlark() -> None:
     )  # fmt: skip
 
 
+def test_what_starlark_prints_is_shown() -> None:
+    shown: list[str] = []
+    made(STAR, show=shown.append)
+    assert shown == ["building promote"]
+
+
 def test_starlark_may_return_one_dict() -> None:
     assert made("def main(ctx): return {'kind': 'pipeline', 'name': 'x'}").startswith("---\n{")
 
@@ -180,6 +187,32 @@ def test_jsonnet() -> None:
 
 def test_jsonnet_may_be_one_object() -> None:
     assert made("{kind: 'pipeline'}", "x.jsonnet") == '---\n{\n   "kind": "pipeline"\n}\n'
+
+
+def test_jsonnet_is_written_as_jsonnet_does() -> None:
+    value = "{a: [], b: {}, c: [[], {}, 'a\\u007f[]', 1.5, 1e20], '\"[]': null, e: {f: {}}}"
+    expected = """\
+---
+{
+   "\\"[]": null,
+   "a": [ ],
+   "b": { },
+   "c": [
+      [ ],
+      { },
+      "a\\u007f[]",
+      1.5,
+      100000000000000000000
+   ],
+   "e": {
+      "f": { }
+   }
+}
+"""
+    text = made(value, "x.jsonnet")
+    assert text == expected
+    assert text[4:] == _jsonnet.evaluate_snippet("x", value)
+    assert made(f"[{value}, {{}}]", "x.jsonnet") == expected + "---\n{ }\n"
 
 
 @pytest.mark.parametrize(
