@@ -15,6 +15,8 @@ import zstandard
 from agents.cache.backends.base import CacheError
 
 PIECE_BYTES: Final = 1024 * 1024
+#: Pieces that come out of an archive: small enough that whoever unpacks one does not wait for it.
+_OUT_BYTES: Final = 256 * 1024
 _LEVEL: Final = 3
 _ZSTD: Final = b"\x28\xb5\x2f\xfd"
 _GZIP: Final = b"\x1f\x8b"
@@ -58,8 +60,8 @@ def read(source: BinaryIO) -> Iterator[bytes]:
     tail = b""
     try:
         stream = _reader(start, whole)
-        while piece := stream.read(PIECE_BYTES):
-            tail = (tail + piece)[-len(_END) :]
+        while piece := stream.read(_OUT_BYTES):
+            tail = (tail + piece[-len(_END) :])[-len(_END) :]
             yield piece
     except (zstandard.ZstdError, zlib.error, EOFError, gzip.BadGzipFile) as fault:
         raise Broken(f"the archive is broken: {fault}") from fault

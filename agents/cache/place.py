@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import collections
 import contextlib
 import os
 import pwd
@@ -72,24 +73,25 @@ class HostPlace:
 
     def unpack(self, pieces: Iterable[bytes]) -> None:
         """Feed `tar`."""
+        left = iter(pieces)
         with tempfile.TemporaryFile() as told:
-            more: dict[str, Any] = {"stdin": subprocess.PIPE, "stderr": told}
-            with self._run("tar", "-x", "-P", "-f", "-", "-C", self._cwd, **more) as child:
+            more: dict[str, Any] = {"stdin": subprocess.PIPE, "stderr": told, "bufsize": 0}
+            where = ("-C", self._cwd)
+            with self._run("tar", "-x", "-P", "-b", _BLOCKS, "-f", "-", *where, **more) as child:
                 assert child.stdin is not None  # noqa: S101 - asked for
                 try:
                     with contextlib.suppress(BrokenPipeError):  # the reason is told by tar
-                        for piece in pieces:
-                            child.stdin.write(piece)
-                        child.stdin.close()
+                        for piece in left:
+                            _write(child.stdin.fileno(), piece)
                 except BaseException:
                     child.kill()
                     raise
                 finally:
-                    # what is in the buffer still has nowhere to go if tar has ended
-                    with contextlib.suppress(BrokenPipeError):
-                        child.stdin.close()
+                    child.stdin.close()
                 if child.wait():
                     raise CacheError(f"tar cannot unpack: {_tail(told)}")
+        # tar may leave at the mark of the end; the checksum is behind it
+        collections.deque(left, maxlen=0)
 
     def _output(self, *command: str) -> Iterator[bytes]:
         with tempfile.TemporaryFile() as told:
@@ -136,6 +138,13 @@ def rights(user: pwd.struct_passwd | None) -> dict[str, Any]:
         return {}
     groups = os.getgrouplist(user.pw_name, user.pw_gid)
     return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": groups}
+
+
+def _write(pipe: int, data: bytes) -> None:
+    """Write all of it, without a copy in between."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(pipe, rest) :]
 
 
 def _tail(told: IO[bytes]) -> str:
