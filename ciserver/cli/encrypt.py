@@ -28,6 +28,8 @@ def encrypt_command(
     Exit code: 0, 2 if it could not be encrypted.
     """
     check(repo, key_file)
+    if text == key_file == "-":
+        raise Refused("only one of the secret and the key can come from standard input")
     value = _value(text)
     try:
         data = encrypt(key(key_file), value) if key_file else by_server(repo, "encrypt", value)

@@ -24,11 +24,13 @@ def sign_command(
     key_file: Annotated[str, typer.Option(help="the repository's key; -: stdin")] = "",
     save: Annotated[bool, typer.Option("--save", help="write the signature into the file")] = False,
 ) -> None:
-    """Print the signature of a pipeline file, or save it in the file.
+    """Print the signature of a pipeline file, or save it in the file; one from stdin is printed.
 
     Exit code: 0, 2 if it could not be signed.
     """
     check(repo, key_file)
+    if file == key_file == "-":
+        raise Refused("only one of the file and its key can come from standard input")
     ((name, data),) = read([file])
     try:
         text = decode(data, name)
@@ -37,6 +39,9 @@ def sign_command(
         raise Refused(str(fault)) from fault
     if not save:
         typer.echo(hmac)
+        return
+    if file == "-":
+        typer.echo(attach(text, hmac), nl=False)
         return
     try:
         Path(file).write_text(attach(text, hmac), encoding="utf-8")

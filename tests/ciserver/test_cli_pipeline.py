@@ -113,6 +113,14 @@ def test_sign_prints_or_saves(write: Callable[..., Path]) -> None:
     assert done.stdout.strip() in path.read_text()
 
 
+def test_what_comes_from_stdin_is_printed_with_its_signature(write: Callable[..., Path]) -> None:
+    path, key = write(), write(KEY, "key")
+    text = path.read_text()
+    done = ci("sign", "-", "--save", "--key-file", str(key), stdin=text)
+    assert verify(done.stdout, KEY) and text.splitlines()[-1] in done.stdout
+    assert not (path.parent / "-").exists()
+
+
 def test_encrypt_prints_data_or_a_document(write: Callable[..., Path]) -> None:
     key, secret = write(KEY, "key"), write("from a file", "secret")
     assert decrypt(KEY, ci("encrypt", "hush", "--key-file", str(key)).stdout) == "hush"
@@ -127,6 +135,8 @@ def test_encrypt_prints_data_or_a_document(write: Callable[..., Path]) -> None:
         ("sign",),
         ("sign", "--repo", "a/b", "--key-file", "key"),
         ("sign", "--key-file", "none"),
+        ("sign", "-", "--key-file", "-"),
+        ("encrypt", "-", "--key-file", "-"),
         ("encrypt", "x", "--key-file", "short"),
         ("encrypt", "@none", "--key-file", "key"),
     ],
