@@ -13,10 +13,13 @@ from typing import Final
 from pipeline import conditions
 from pipeline.conditions import NEVER, Subject
 from pipeline.document import DEFAULT_NAME, File, Pipeline, Step, Template, point_name
+from pipeline.errors import PipelineError, Problem
 from pipeline.facts import BuildFacts, RepoFacts
 from pipeline.spec import ALWAYS, CLONE, SERVICE, STEP, Strings
 
 CLONE_NAME: Final = "clone"
+#: So many edges a graph of steps may have when those that never run are bypassed.
+MAX_EDGES: Final = 500_000
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,16 +152,23 @@ def steps(pipeline: Pipeline, about: Subject) -> tuple[PlannedStep, ...]:
 
     Serial if nothing has `depends_on`, else a graph. An item that never runs stays in the result
     and is bypassed by those that wait for it. Names that do not exist are left to the lint.
+
+    Raises: PipelineError if the graph is larger than good.
     """
     items = _items(pipeline)
     names = {name for name, _, _ in items}
     edges = _edges(pipeline, items)
     bypass: dict[str, Strings] = {}
     result = []
+    count = 0
     for name, kind, step in items:
         run, why = (ALWAYS, "") if step is None else _run(step, about)
         wanted = [dep for dep in edges[name] if dep in names]
         deps = _distinct(one for dep in wanted for one in bypass.get(dep, (dep,)))
+        count += len(deps)
+        if count > MAX_EDGES:
+            message = f"the steps of `{pipeline.name}` wait for more than {MAX_EDGES} others"
+            raise PipelineError([Problem("step:dependency", message, pipeline.line)])
         if run == NEVER:
             bypass[name] = deps
         result.append(PlannedStep(name, kind, run, why, deps, step))

@@ -51,10 +51,11 @@ from pipeline.shapes import (
     unknown,
 )
 from pipeline.spec import Mount, Retry
-from pipeline.yamltext import LIST, MAP, SCALAR, Node, pairs, untyped
+from pipeline.yamltext import LIST, MAP, MAX_EXPANDED, SCALAR, Node, pairs, untyped
 
 MAX_POINTS: Final = 100
 MAX_GLOBS: Final = 500
+MAX_STEPS: Final = 20_000
 KINDS: Final = ("pipeline", "secret", "signature", "cron", "registry", "template")
 
 #: Keys that other runners read and that mean nothing here.
@@ -105,6 +106,9 @@ def _pipeline(notes: Notes, node: Node, kind: str) -> Pipeline:
     values = fields(notes, node, "", _PIPELINE, at, _HEAD | _OTHER_PIPELINE_KEYS)
     values = {key: value for key, value in values.items() if value != "" and value is not None}
     _locate(node, at)
+    if len(values.get("matrix", ())) * node.weight > MAX_EXPANDED:
+        message = f"the points of the matrix make more than {MAX_EXPANDED} values of this pipeline"
+        notes.error("config:matrix-too-large", node, message)
     return Pipeline(**values, kind=kind, line=node.line, column=node.column, at=at)
 
 
@@ -135,6 +139,9 @@ def _step(notes: Notes, node: Node, where: str) -> Step:
 
 
 def _steps(notes: Notes, node: Node, where: str) -> tuple[Step, ...]:
+    if node.kind == LIST and len(node.value) > MAX_STEPS:
+        notes.error("config:too-many", node, f"`{where}` has more than {MAX_STEPS} entries")
+        return ()
     return items(notes, node, where, _step)
 
 

@@ -5,6 +5,7 @@ The words are those of the original's steps when a hook comes in: convert, parse
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass, replace
 from typing import Final
 
@@ -14,12 +15,16 @@ from pipeline.document import DEFAULT_FILE, File, parse
 from pipeline.errors import PipelineError, Problem
 from pipeline.lint import check_manifest, lint
 from pipeline.plan import candidates
+from pipeline.yamltext import split
 
 OK: Final = "ok"
 NO_PIPELINE: Final = "no_pipeline"
 PARSE_ERROR: Final = "parse_error"
 LINT_ERROR: Final = "lint_error"
 CONVERT_ERROR: Final = "convert_error"
+
+#: A line that is more than a comment.
+_CONTENT: Final = re.compile(r"^[ \t]*[^ \t\r\n#]", re.MULTILINE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +33,8 @@ class Judged:
 
     `file` is None where it could not be parsed; `problems` are then the reasons.
 
-    `text` is the modern text; `converted`: it is not the one that was given.
+    `text` is the modern text; `converted`: it is not the one that was given. `documents` counts
+    those of the given text that are more than comments.
     """
 
     verdict: str
@@ -36,6 +42,7 @@ class Judged:
     file: File | None = None
     text: str = ""
     converted: bool = False
+    documents: int = 0
 
     def lint(self, *, trusted: bool = False) -> list[Problem]:
         """Everything to say about the file, errors and warnings."""
@@ -59,23 +66,23 @@ def decode(data: bytes, file: str = DEFAULT_FILE) -> str:
 
 def judge(data: bytes | str, file: str = DEFAULT_FILE) -> Judged:
     """Convert, parse and lint a file as the server does; never raises PipelineError."""
-    verdict, text, modern = PARSE_ERROR, "", ""
+    verdict, text, modern, count = PARSE_ERROR, "", "", 0
     try:
         text = decode(data, file) if isinstance(data, bytes) else data
+        count = sum(1 for part in split(text) if _CONTENT.search(part.text))
         verdict = CONVERT_ERROR if is_legacy(text) else PARSE_ERROR
         modern = modernise(text, file)
         verdict = PARSE_ERROR
         parsed = parse(modern, file)
     except PipelineError as fault:
-        return Judged(
-            verdict, fault.problems, text=modern, converted=bool(modern) and modern != text
-        )
+        converted = bool(modern) and modern != text
+        return Judged(verdict, fault.problems, None, modern, converted, count)
     try:
         check_manifest(parsed)
     except PipelineError as fault:
-        return Judged(LINT_ERROR, fault.problems, parsed, modern, modern != text)
+        return Judged(LINT_ERROR, fault.problems, parsed, modern, modern != text, count)
     verdict = OK if candidates(parsed) else NO_PIPELINE
-    return Judged(verdict, (), parsed, modern, modern != text)
+    return Judged(verdict, (), parsed, modern, modern != text, count)
 
 
 def _unplaced(problem: Problem) -> Problem:

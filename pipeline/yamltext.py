@@ -197,6 +197,10 @@ def compose(part: Part, beyond: list[tuple[int, int]] | None = None) -> Node | N
         loader = LOADER(part.text)
     except yaml.YAMLError as fault:
         raise _syntax_error(fault, part.offset) from fault
+    except UnicodeEncodeError as fault:
+        line = part.text.count("\n", 0, fault.start) + 1
+        message = "half of a surrogate pair is no character"
+        raise YamlError("yaml:encoding", message, line + part.offset, 1) from fault
     try:
         root = _Composer(part.offset).run(loader)
         if beyond is not None and root is not None:

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated, Any
+from collections.abc import Mapping
+from typing import Annotated, Any, Final
 
 import typer
 
@@ -15,9 +16,15 @@ from pipeline.environ import environ
 from pipeline.errors import PipelineError, Problem
 from pipeline.facts import BuildFacts, Facts, RepoFacts, StageFacts
 from pipeline.plan import Plan, PlannedStage, PlannedStep, candidates, plan, steps
-from pipeline.spec import ON_FAILURE
+from pipeline.spec import ALWAYS, ON_FAILURE, STEP
 from pipeline.substitute import substitute
 from pipeline.verdict import NO_PIPELINE, OK, Judged
+from pipeline.yamltext import documents
+
+_POLICIES: Final[Mapping[str, str]] = {
+    ON_FAILURE: "only if a step before has failed",
+    ALWAYS: "even if a step before has failed",
+}
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -98,7 +105,7 @@ def report(
         "file": path,
         "verdict": judged.verdict,
         "messages": [_message(one) for one in judged.lint() if not _of_steps(one.code)],
-        "documents": len(judged.file.documents) if judged.file else 0,
+        "documents": judged.documents,
         "stages": [],
     }
     if judged.file is None or judged.verdict != OK:
@@ -115,28 +122,54 @@ def report(
 
 
 class _Event:
-    """What steps are planned with: the substituted text of the file for each stage."""
+    """What steps are planned with: for each stage the substituted text of its document."""
 
     def __init__(self, judged: Judged, repo: RepoFacts, build: BuildFacts, instance: str) -> None:
         self.judged, self.repo, self.build = judged, repo, build
         self.about = conditions.subject(repo, build, instance)
         self.plain = "${" not in judged.text and "$$" not in judged.text
+        self.checked = False
+        self.texts = self._texts()
 
     def steps(self, pipeline: Pipeline, stage: PlannedStage | None = None) -> list[dict[str, Any]]:
-        """The steps of a stage; one whose substitution fails is an error, its steps do not run."""
-        if self.plain or stage is None:
-            return [_step(step) for step in steps(pipeline, self.about)]
-        facts = Facts(
-            repo=self.repo, build=self.build, stage=StageFacts(name=stage.name, axis=stage.axis)
-        )
+        """The steps of a stage; where its substitution fails it is an error, and none runs."""
         try:
-            file = parse(substitute(self.judged.text, environ(facts) | dict(stage.axis)))
+            found = pipeline
+            if stage is not None and id(pipeline) in self.texts:
+                found = self._substituted(pipeline, stage)
+            return [_step(step) for step in steps(found, self.about)]
         except PipelineError as fault:
             reason = f"after substitution: {fault.problems[0].message}"
             failed = {"runs": False, "reason": reason}
+        try:
             return [_step(step) | failed for step in steps(pipeline, self.about)]
-        found = find(file, stage.name, stage.axis) or pipeline
-        return [_step(step) for step in steps(found, self.about)]
+        except PipelineError as fault:
+            return [_step(PlannedStep("", STEP, NEVER, fault.problems[0].message))]
+
+    def _substituted(self, pipeline: Pipeline, stage: PlannedStage) -> Pipeline:
+        """The pipeline of a stage as its agent gets it.
+
+        The whole text is read once, for its errors; then only the document of each stage.
+        """
+        facts = StageFacts(name=stage.name, axis=stage.axis)
+        values = environ(Facts(repo=self.repo, build=self.build, stage=facts)) | dict(stage.axis)
+        if not self.checked:
+            parse(substitute(self.judged.text, values))
+            self.checked = True
+        file = parse(substitute(self.texts[id(pipeline)], values))
+        found = find(file, stage.name, stage.axis)
+        if found is None:
+            message = f"there is no pipeline `{stage.name}` any more: names are not substituted"
+            raise PipelineError([Problem("compile:no-pipeline", message)])
+        return found
+
+    def _texts(self) -> dict[int, str]:
+        """The text of each document of the file."""
+        if self.plain or self.judged.file is None:
+            return {}
+        parts = documents(self.judged.text)
+        found = zip(self.judged.file.documents, parts, strict=True)
+        return {id(one): part.text for one, part in found}
 
 
 def _of_steps(code: str) -> bool:
@@ -190,7 +223,7 @@ def _policy(stage: PlannedStage) -> str:
 
 
 def _step(step: PlannedStep) -> dict[str, Any]:
-    reason = "only if a step before has failed" if step.run == ON_FAILURE else step.reason
+    reason = _POLICIES.get(step.run, step.reason) if step.step else step.reason
     return {
         "name": step.name,
         "image": step.step.image if step.step else "",
@@ -198,7 +231,6 @@ def _step(step: PlannedStep) -> dict[str, Any]:
         "reason": reason,
         "depends_on": list(step.depends_on),
         "kind": step.kind,
-        "run": step.run,
     }
 
 

@@ -9,12 +9,12 @@ from typing import Any, Final
 from pipeline.conditions import glob
 from pipeline.errors import PipelineError
 from pipeline.shapes import Notes, check_key, text
-from pipeline.yamltext import LIST, MAP, SCALAR, Node, pairs
+from pipeline.yamltext import LIST, MAP, SCALAR, Node, YamlError, pairs
 
 Data = dict[str, Any]
 
 #: A converted file has at most so many values.
-MAX_VALUES: Final = 60_000
+MAX_VALUES: Final = 40_000
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9]+")
 #: Events under their new names.
 EVENTS: Final[Mapping[str, str]] = {"deployment": "promote", "manual": "custom"}
@@ -189,13 +189,26 @@ def order_groups(steps: list[Data], services: list[Data], groups: list[str]) -> 
     before = [one["name"] for one in services]
     current: list[str] = []
     last = ""
+    count = 0
     for step, group in zip(steps, groups, strict=True):
         if current and not (group and group == last):
             before, current = current, []
         if before:
             step["depends_on"] = list(before)
+            count += len(before)
+            check_edges(count)
         current.append(step["name"])
         last = group
+
+
+def check_edges(count: int) -> None:
+    """Refuse to write out an order that is longer than good.
+
+    Raises: YamlError.
+    """
+    if count > MAX_VALUES:
+        message = f"too large to be converted: steps wait for more than {MAX_VALUES} others"
+        raise YamlError("yaml:too-large", message, 1, 1)
 
 
 def in_matrix(draft: Draft, when: Node | None, point: Mapping[str, str]) -> bool:

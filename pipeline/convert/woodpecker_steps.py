@@ -186,6 +186,7 @@ class Steps:
             parts.order_groups(cloning.steps + steps, services, groups)
             return
         before = [one["name"] for one in services or cloning.steps[-1:]] or ["clone"]
+        parts.check_edges(len(before) * len(steps))
         for step in steps:
             if not step.get("depends_on"):
                 step["depends_on"] = list(before)

@@ -136,13 +136,12 @@ def test_plan_prints_json() -> None:
         "reason": "",
         "depends_on": ["s"],
         "kind": "step",
-        "run": "on-success",
     }
-    assert [(one["name"], one["run"]) for one in first["steps"]] == [
-        ("clone", "always"),
-        ("s", "on-success"),
-        ("t", "on-success"),
-        ("u", "on-failure"),
+    assert [(one["name"], one["reason"]) for one in first["steps"]] == [
+        ("clone", ""),
+        ("s", ""),
+        ("t", ""),
+        ("u", "only if a step before has failed"),
     ]
     assert (second["runs"], second["reason"]) == (False, "event `push` does not match")
     assert (third["runs"], third["reason"]) == (False, "paths (1 changed files) does not match")
@@ -202,6 +201,53 @@ def test_verdicts(text: str, verdict: str, code: int) -> None:
     assert found["verdict"] == verdict
     assert bool(found["stages"]) is (verdict == "ok")
     assert bool(found["messages"]) is (code == 1 or text == BAD)
+
+
+@pytest.mark.parametrize(
+    ("text", "count"),
+    [
+        ("# nothing\n\n  # more\n", 0),
+        ("# words\n---\n" + GOOD, 1),
+        (GOOD + "---\na: [\n", 2),
+        ("---\npipeline:\n  a: {image: b}\nmatrix: {A: [x, y]}\n", 1),
+        (GOOD + "...\n---\nrest\n", 1),
+    ],
+)
+def test_documents_are_those_of_the_given_file(here: Path, text: str, count: int) -> None:
+    (here / "x.yml").write_text(text)
+    [found] = json.loads(ci("plan", "x.yml", "--json").stdout)
+    assert found["documents"] == count
+
+
+def test_each_stage_is_planned_with_its_own_values(here: Path) -> None:
+    (here / "x.yml").write_text(
+        "kind: pipeline\nname: a\nmatrix: {V: [x, y]}\nsteps:\n"
+        "- {name: s, image: 'i:${V}-${DRONE_STAGE_NAME}'}\n---\n"
+        "kind: pipeline\nname: b\nsteps:\n- {name: s, image: 'j:${DRONE_STAGE_NAME}${V}'}\n"
+    )
+    [found] = planned("x.yml")
+    assert [one["steps"][1]["image"] for one in found["stages"]] == [
+        "i:x-a (V=x)",
+        "i:y-a (V=y)",
+        "j:b",
+    ]
+
+
+def test_a_name_that_substitution_changes_is_found_no_more(here: Path) -> None:
+    (here / "x.yml").write_text(GOOD.replace("name: a", "name: 'a-${DRONE_BRANCH}'", 1))
+    [found] = planned("x.yml")
+    assert "names are not substituted" in found["stages"][0]["steps"][0]["reason"]
+
+
+def test_steps_that_never_run_do_not_make_a_graph_without_bounds(here: Path) -> None:
+    names = [f"s{number}" for number in range(1200)]
+    steps = [f"- {{name: {name}, image: i}}" for name in names]
+    steps.append(f"- {{name: h, image: i, when: {{event: x}}, depends_on: [{', '.join(names)}]}}")
+    steps += [f"- {{name: t{number}, image: i, depends_on: [h]}}" for number in range(1200)]
+    (here / "x.yml").write_text("kind: pipeline\nname: a\nsteps:\n" + "\n".join(steps) + "\n")
+    [found] = planned("x.yml")
+    [step] = found["stages"][0]["steps"]
+    assert "wait for more than" in step["reason"]
 
 
 def test_a_substitution_that_fails_is_the_stages_error(here: Path) -> None:

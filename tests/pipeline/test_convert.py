@@ -133,6 +133,21 @@ def test_too_large_files_are_refused() -> None:
 
 
 @pytest.mark.parametrize(
+    "text",
+    [
+        "pipeline:\n" + "".join(f"  s{i}: {{image: a, group: g{i // 400}}}\n" for i in range(800)),
+        "steps:\n" + "".join(f"  s{i}: {{image: a, group: g{i // 400}}}\n" for i in range(800)),
+        "steps:\n" + "".join(f"  s{i}: {{image: a, depends_on: []}}\n" for i in range(400))
+        + "services:\n" + "".join(f"  d{i}: {{image: a}}\n" for i in range(400)),
+    ],
+    ids=["legacy", "group", "graph"],
+)  # fmt: skip
+def test_an_order_too_long_to_write_out_is_refused(text: str) -> None:
+    with pytest.raises(PipelineError, match="too large to be converted: steps wait"):
+        modernise(text, ".drone.yml")
+
+
+@pytest.mark.parametrize(
     ("file", "name"),
     [
         (".woodpecker.yml", "woodpecker"),

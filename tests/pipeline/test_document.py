@@ -22,6 +22,7 @@ from pipeline.document import (
 )
 from pipeline.errors import PipelineError
 from pipeline.lint import lint
+from pipeline.reader import MAX_STEPS
 from pipeline.spec import Mount, Retry
 from pipeline.yamltext import MAX_DOCUMENTS
 
@@ -488,6 +489,13 @@ def test_sizes_of_files_are_bounded() -> None:
     assert errors("---\n" * (MAX_DOCUMENTS + 1)) == [("yaml:too-large", MAX_DOCUMENTS + 1, 1)]
     globs = ", ".join(["a"] * 501)
     assert errors(HEAD + f"trigger: {{branch: [{globs}]}}\n") == [("config:too-many", 3, 19)]
+    steps = "~," * (MAX_STEPS + 1)
+    assert errors(HEAD + f"steps: [{steps}]\n") == [("config:too-many", 3, 8)]
+    commands = ", ".join(["x"] * 4000)
+    points = ", ".join(map(str, range(100)))
+    text = f"matrix: {{A: [{points}]}}\nsteps: [{{name: b, image: c, commands: [{commands}]}}]\n"
+    assert errors(HEAD + text) == [("config:matrix-too-large", 1, 1)]
+    assert errors("kind: \ud800") == [("yaml:encoding", 1, 1)]
 
 
 def test_ten_thousand_steps_are_parsed() -> None:
