@@ -104,6 +104,8 @@ class Double:
         self.pace_ms = 1000
         self.token = "agent-token"
         self.protocol = PROTOCOL
+        #: Fields that a newer server may add to its answers.
+        self.more: dict[str, Any] = {}
         self.refuse_join: tuple[int, str] | None = None
         self.refusal_code = "join:refused"
         self.refuse_results = False
@@ -364,6 +366,8 @@ class _Handler(BaseHTTPRequestHandler):
                     raise Answer(status, double.refusal_code, text)
                 answer = act()
                 status, data = (204, None) if answer is None else (200, _plain(answer))
+                if isinstance(data, dict):
+                    data |= double.more
             except Answer as refusal:
                 status, data = refusal.status, {"code": refusal.code, "message": str(refusal)}
             double.changed.notify_all()

@@ -75,6 +75,13 @@ def test_it_runs_an_exec_stage_in_three_calls(make_agent: Make, double: Double) 
     ]  # fmt: skip
 
 
+def test_a_newer_server_is_understood(make_agent: Make, double: Double) -> None:
+    double.more = {"v": 2, "tomorrow": {"a": [1, None]}}
+    lease = run(make_agent(), double, stage(step("hello", "echo hello")))
+    assert lease.last.status == states.SUCCESS
+    assert lease.text(1) == "+ echo hello\nhello\n"
+
+
 def test_reports_tell_ages_ends_and_exit_codes(
     make_agent: Make, double: Double, scripted: ScriptedDriver
 ) -> None:
@@ -461,6 +468,21 @@ def test_an_agent_keeps_its_name_and_tells_who_it_was(make_agent: Make, double: 
     assert one.name == two.name != ""
     assert (one.previous, two.previous, two.previous_token) == (0, 7, double.token)
     assert (two.types, two.capacity) == (("exec",), 2)
+
+
+def test_it_says_what_it_is(make_agent: Make, double: Double) -> None:
+    about = {"os": "freebsd", "arch": "arm", "variant": "v7", "kernel": "14", "concurrency": 3}
+    make_agent(labels={"zone": "a"}, **about).start()
+    (join,) = double.joins
+    assert (join.os, join.arch, join.variant, join.kernel) == ("freebsd", "arm", "v7", "14")
+    assert (join.labels, join.types, join.capacity) == ({"zone": "a"}, ("exec",), 3)
+
+
+def test_tickets_may_come_from_elsewhere(make_agent: Make, double: Double) -> None:
+    double.broker_url = "redis://inside"
+    agent = make_agent(redis_url="redis://outside")
+    agent.start()
+    assert agent.broker_url == "redis://outside"
 
 
 def test_identity_is_for_the_agents_eyes_only(make_agent: Make, options: Options) -> None:

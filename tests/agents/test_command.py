@@ -13,7 +13,6 @@ import pytest
 from agents import check as checks
 from agents import command, option_text
 from agents.command import main
-from agents.state import Identity, State
 from tests.agents.double import JOIN_TOKEN, Double
 
 
@@ -131,10 +130,10 @@ def test_check_asks_the_server(
     assert "127.0.0.1:1" in found["redis"][1]
 
 
-@pytest.mark.parametrize("url", ["redis+socket://me:secret@/nowhere.sock", "odd://x"])
-def test_check_names_a_redis_it_cannot_ask(
-    capsys: pytest.CaptureFixture[str], double: Double, tmp_path: Path, url: str
+def test_check_names_a_redis_behind_a_socket(
+    capsys: pytest.CaptureFixture[str], double: Double, tmp_path: Path
 ) -> None:
+    url = "redis+socket://me:secret@/nowhere.sock"
     words = ["--server", double.url, "--token", JOIN_TOKEN, "--isolation", "shell"]
     words += ["--redis-url", url, "--state-dir", str(tmp_path), "--disk-free-min", "0"]
 
@@ -175,36 +174,6 @@ def test_check_shows_a_wrong_token(
     assert code == 1
     assert found["server"][0] == "ok"
     assert found["token"] == ("failed", "unknown token")
-
-
-@pytest.mark.parametrize("code", ["agent:name", "agent:disabled"])
-def test_check_tells_a_name_from_a_token(
-    capsys: pytest.CaptureFixture[str], double: Double, tmp_path: Path, code: str
-) -> None:
-    double.refuse_join = (409, "choose another name")
-    double.refusal_code = code
-    _, found = checked(
-        capsys, "--server", double.url, "--token", JOIN_TOKEN, "--isolation", "shell",
-        "--state-dir", str(tmp_path),
-    )  # fmt: skip
-
-    assert found["token"][0] == "ok"
-    assert found["name"] == ("failed", "choose another name")
-
-
-def test_check_asks_as_the_agent_of_the_state_directory(
-    capsys: pytest.CaptureFixture[str], double: Double, tmp_path: Path
-) -> None:
-    state = State(tmp_path)  # the agent runs meanwhile
-    state.save_identity(Identity(double.url, "agent-of-tests", 7, "agent-token"))
-    checked(
-        capsys, "--server", double.url, "--token", JOIN_TOKEN, "--isolation", "shell",
-        "--state-dir", str(tmp_path),
-    )  # fmt: skip
-    state.close()
-
-    (join,) = double.joins
-    assert (join.name, join.previous, join.previous_token) == ("agent-of-tests", 7, "agent-token")
 
 
 def test_check_warns_of_a_clock_that_is_off(
