@@ -4,6 +4,7 @@ import base64
 import hashlib
 import hmac
 import json
+import ssl
 import threading
 from collections.abc import Iterator
 from dataclasses import replace
@@ -12,7 +13,7 @@ from typing import Any
 
 import pytest
 
-from agents.extensions import extend, signed
+from agents.extensions import _extension, extend, signed
 from agents.options import Options
 from pipeline.spec import Auth, External, StageSpec, StepSpec
 
@@ -193,3 +194,11 @@ def test_it_is_asked_through_the_proxy_of_the_agent(extension: Extension) -> Non
     assert extend(stage(), through).environment["A"] == "1"
     past = replace(through, no_proxy=".example.com")
     assert "A" not in extend(stage(), past).environment
+
+
+@pytest.mark.parametrize("kind", ["env", "secret", "registry"])
+def test_a_certificate_is_verified_unless_told_otherwise(kind: str) -> None:
+    given = options("https://ext.example.com", kind)
+    assert _extension(kind, given).tls.verify_mode is ssl.CERT_REQUIRED
+    trusting = replace(given, **{f"{kind}_plugin_skip_verify": True})
+    assert _extension(kind, trusting).tls.verify_mode is ssl.CERT_NONE

@@ -173,6 +173,11 @@ def test_the_own_variable_wins_over_a_synonym() -> None:
     assert load([], environ).docker_host == "tcp://b:2"
 
 
+def test_a_server_without_a_scheme_is_secure_unless_denied() -> None:
+    assert load(["--server", "ci"], TWO).server == "https://ci"
+    assert load(["--server", "ci", "--no-https"], TWO).server == "http://ci"
+
+
 def test_a_list_flag_may_be_repeated_and_an_item_may_be_quoted() -> None:
     argv = ["--files", "/a:/b", "--files", '"/c,1:/d",/e:/f']
 
