@@ -15,6 +15,7 @@ from typing import Final, Literal
 from agents.drivers.base import DriverError
 from agents.link import Gate, Link, LinkError
 from agents.options import Options
+from agents.state import identity_in
 from pipeline.wire import Join, Joined
 
 Status = Literal["ok", "warning", "failed", "skipped"]
@@ -29,6 +30,11 @@ class Finding:
     name: str
     status: Status
     text: str
+
+
+_TOKEN_OK: Final = Finding("token", "ok", "the server knows it")
+#: What the server calls a refusal that is not the token's fault.
+_OF_THE_NAME: Final = ("agent:name", "agent:bad-name", "agent:disabled")
 
 
 def check(options: Options, *, version: str, offline: bool) -> Iterator[Finding]:
@@ -48,8 +54,9 @@ def _server(options: Options, version: str) -> tuple[Joined | None, list[Finding
     """Ask the server whether it would take this agent in."""
     link = Link(options, Gate())
     link.token = options.token
+    known = identity_in(options.state_dir, options.server)
     hello = Join(
-        name=options.name or "check",
+        name=options.name or (known.name if known else "check"),
         version=version,
         os=options.os,
         arch=options.arch,
@@ -58,20 +65,31 @@ def _server(options: Options, version: str) -> tuple[Joined | None, list[Finding
         labels=options.labels,
         types=options.types,
         capacity=options.concurrency,
+        previous=known.id if known else 0,
+        previous_token=known.token if known else "",
     )
     try:
         joined = link.post("agents?check=1", hello, Joined, patient=False)
     except LinkError as fault:
-        answered = Finding("server", "ok", f"{options.server} answers")
-        return None, [answered, Finding("token", "failed", str(fault)), _clock(link)]
+        return None, [_answers(options), *_refusal(fault), _clock(link)]
     except (OSError, http.client.HTTPException) as fault:
         text = f"{options.server} cannot be reached: {fault or type(fault).__name__}"
         skipped = [Finding(name, "skipped", "no server") for name in ("token", "clock")]
         return None, [Finding("server", "failed", text), *skipped]
     finally:
         link.close()
-    answered = Finding("server", "ok", f"{options.server} answers")
-    return joined, [answered, Finding("token", "ok", "the server knows it"), _clock(link)]
+    return joined, [_answers(options), _TOKEN_OK, _clock(link)]
+
+
+def _answers(options: Options) -> Finding:
+    return Finding("server", "ok", f"{options.server} answers")
+
+
+def _refusal(fault: LinkError) -> list[Finding]:
+    """Why the server would not take this agent in: because of its token or of its name."""
+    if fault.code in _OF_THE_NAME:
+        return [_TOKEN_OK, Finding("name", "failed", str(fault))]
+    return [Finding("token", "failed", str(fault))]
 
 
 def _clock(link: Link) -> Finding:

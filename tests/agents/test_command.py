@@ -13,6 +13,7 @@ import pytest
 from agents import check as checks
 from agents import command, option_text
 from agents.command import main
+from agents.state import Identity, State
 from tests.agents.double import JOIN_TOKEN, Double
 
 
@@ -174,6 +175,36 @@ def test_check_shows_a_wrong_token(
     assert code == 1
     assert found["server"][0] == "ok"
     assert found["token"] == ("failed", "unknown token")
+
+
+@pytest.mark.parametrize("code", ["agent:name", "agent:disabled"])
+def test_check_tells_a_name_from_a_token(
+    capsys: pytest.CaptureFixture[str], double: Double, tmp_path: Path, code: str
+) -> None:
+    double.refuse_join = (409, "choose another name")
+    double.refusal_code = code
+    _, found = checked(
+        capsys, "--server", double.url, "--token", JOIN_TOKEN, "--isolation", "shell",
+        "--state-dir", str(tmp_path),
+    )  # fmt: skip
+
+    assert found["token"][0] == "ok"
+    assert found["name"] == ("failed", "choose another name")
+
+
+def test_check_asks_as_the_agent_of_the_state_directory(
+    capsys: pytest.CaptureFixture[str], double: Double, tmp_path: Path
+) -> None:
+    state = State(tmp_path)  # the agent runs meanwhile
+    state.save_identity(Identity(double.url, "agent-of-tests", 7, "agent-token"))
+    checked(
+        capsys, "--server", double.url, "--token", JOIN_TOKEN, "--isolation", "shell",
+        "--state-dir", str(tmp_path),
+    )  # fmt: skip
+    state.close()
+
+    (join,) = double.joins
+    assert (join.name, join.previous, join.previous_token) == ("agent-of-tests", 7, "agent-token")
 
 
 def test_check_warns_of_a_clock_that_is_off(
