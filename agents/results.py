@@ -20,7 +20,10 @@ from typing import BinaryIO, Final, cast
 import zstandard
 
 from agents.cache.archive import Pieces
+from agents.drivers.base import DriverError, Session
+from agents.logs.masks import hide_in
 from agents.patterns import matches_any
+from pipeline.spec import StepSpec
 from pipeline.wire import MAX_REPORTS_BYTES
 
 #: More files than any tool writes for one step.
@@ -101,6 +104,18 @@ def in_tar(
             file = tar.extractfile(member) if member.isreg() else None
             if file is not None and matches_any(path, patterns):
                 yield path, file.read(_ROOM_BYTES + 1)
+
+
+def take(session: Session, step: StepSpec, hidden: Iterable[bytes]) -> tuple[bytes, str]:
+    """A body with the reports of a step that has ended, `hidden` terms masked, or no body and what
+    the step's log says about that."""
+    try:
+        files = gather(session.collect(step))
+    except (DriverError, OSError, tarfile.TarError, TooMuch) as fault:
+        return b"", f"[ci] the reports cannot be taken: {fault}\n"
+    if not files:
+        return b"", f"[ci] reports: there is no file {', '.join(step.reports)}\n"
+    return pack(hide_in(files, hidden)), ""
 
 
 def gather(files: Files) -> dict[str, bytes]:

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import queue
 import shutil
-import tarfile
 import threading
 import time
 from collections.abc import Callable, Mapping
@@ -460,23 +459,17 @@ class StageRun:
         except Exception as fault:
             log.exception("step.broke", lease=self.lease.key, step=step.spec.number)
             outcome = Outcome(EXIT_ERROR, error=f"the agent failed: {fault!r}")
-        if outcome.error:
-            outcome = replace(outcome, error=hide(outcome.error, self._masks))
+        outcome = replace(outcome, error=hide(outcome.error, self._masks))
         self._events.put(Ended(step.spec.number, outcome))
 
     def _collect(self, step: StepState, job: Job) -> None:
         """Have the step's test reports sent; what goes wrong is said in its log."""
         assert self._session is not None  # noqa: S101 - the step ran in it
-        try:
-            files = results.gather(self._session.collect(step.spec))
-        except (DriverError, OSError, tarfile.TarError, results.TooMuch) as fault:
-            job.spool.write(f"[ci] the reports cannot be taken: {fault}\n".encode())
-            return
-        if files:
-            self._courier.add_results(step.spec.number, results.pack(files))
-        else:
-            wanted = ", ".join(step.spec.reports)
-            job.spool.write(f"[ci] reports: there is no file {wanted}\n".encode())
+        body, said = results.take(self._session, step.spec, self._masks)
+        if body:
+            self._courier.add_results(step.spec.number, body)
+        if said:
+            job.spool.write(said.encode())
 
     def _keep(self, step: StepState, job: Job, outcome: Outcome) -> None:
         """Keep a step that has failed for whoever wants to look into it."""

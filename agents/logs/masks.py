@@ -9,9 +9,10 @@ from __future__ import annotations
 import base64
 import bisect
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, Final
 from urllib.parse import quote, quote_plus
+from xml.sax.saxutils import escape
 
 MASK: Final = b"******"
 #: Parts of a secret shorter than this are not masked. Source: Drone (reference section 7).
@@ -30,7 +31,7 @@ def terms(values: Iterable[str]) -> list[bytes]:
     """The byte strings to hide for these secrets, longest first.
 
     Each line of a value, trimmed, and the value as a whole and its lines in base64 (wherever it may
-    begin in the encoded text; in lines, if it begins there), in URLs and in JSON strings.
+    begin in the encoded text; in lines, if it begins there), in URLs, in JSON strings and in XML.
     """
     found: set[bytes] = set()
     for value in values:
@@ -50,6 +51,7 @@ def _encoded(text: str) -> set[bytes]:
         return set()
     forms = {quote(text, safe="").encode(), quote_plus(text).encode(), quote(text).encode()}
     forms.add(text.replace("\\", "\\\\").replace('"', '\\"').replace("\n", "\\n").encode())
+    forms |= {escape(text).encode(), escape(text, {'"': "&quot;", "'": "&apos;"}).encode()}
     for offset in range(3):
         forms.update(_base64(raw, offset))
     return {form for form in forms if b"\n" not in form and len(form) >= _SHORTEST_ENCODED}
@@ -92,8 +94,16 @@ def _touch(one: bytes, other: bytes) -> bool:
 
 def hide(text: str, hidden: Iterable[bytes]) -> str:
     """A short text with its secrets masked."""
+    if not text:
+        return text
     masker = Masker(hidden)
     return (masker.feed(text.encode()) + masker.finish()).decode(errors="replace")
+
+
+def hide_in(files: Mapping[str, bytes], hidden: Iterable[bytes]) -> dict[str, bytes]:
+    """Files with their secrets masked. Short ones stay: they could be part of a file's grammar."""
+    masker = Masker(term for term in hidden if len(term) >= _SHORTEST_ENCODED)
+    return {name: masker.feed(data) + masker.finish() for name, data in files.items()}
 
 
 class Masker:

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agents.logs.masks import MASK, Masker, hide, terms
+from agents.logs.masks import MASK, Masker, hide, hide_in, terms
 
 SECRET = "s3cr3t/with+odd=characters & more"
 
@@ -73,6 +73,14 @@ def test_it_hides_a_long_secret_in_lines_of_base64(encode: Any) -> None:
 
 def test_a_text_is_hidden() -> None:
     assert hide("the pässword is hunter2", terms(["hunter2"])) == "the pässword is ******"
+
+
+def test_files_are_hidden_but_not_their_grammar() -> None:
+    files = {"a.xml": b'<testcase name="p&amp;ss&lt;word"/>', "b.xml": b"hunter2"}
+    assert hide_in(files, terms(["test", "p&ss<word", "hunter2"])) == {
+        "a.xml": b'<testcase name="******"/>',
+        "b.xml": b"******",
+    }
 
 
 def test_it_leaves_parts_of_one_character_alone() -> None:

@@ -116,6 +116,16 @@ def test_reports_arrive_before_the_stage_is_over(
     assert calls.index("results") < len(calls) - 1 - calls[::-1].index("report")
 
 
+def test_a_secret_does_not_stand_in_reports(
+    make_agent: Make, double: Double, scripted: ScriptedDriver
+) -> None:
+    one = step("test", "write a.xml <a>hunter2</a>", reports=("*.xml",), secrets={"A": "b"})
+
+    lease = run(make_agent(scripted), double, stage(one, secrets={"b": "hunter2"}))
+
+    assert list(unpack(lease.results[1])) == [("a.xml", b"<a>******</a>")]
+
+
 def test_a_step_without_reports_says_so(
     make_agent: Make, double: Double, scripted: ScriptedDriver
 ) -> None:
