@@ -12,6 +12,7 @@ import select
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, Final
@@ -22,6 +23,7 @@ from celery import bootsteps
 from celery.app.amqp import Queues
 from celery.apps.worker import Worker
 from celery.concurrency.thread import TaskPool
+from celery.exceptions import SecurityWarning
 from kombu import Exchange, Queue
 
 from agents import companions
@@ -129,6 +131,12 @@ class AgentWorker(Worker):
             "without_heartbeat": True,
         }
         super().__init__(app, hostname=hostname, **kwargs)
+
+    def on_before_init(self, quiet: bool = False, **kwargs: Any) -> None:
+        """Celery warns of root because of pickled messages; ours are JSON and carry nothing."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", SecurityWarning)
+            super().on_before_init(quiet=quiet, **kwargs)
 
     def install_platform_tweaks(self, worker: Any) -> None:
         """Our own signal handling: Celery's ignores a second SIGTERM."""

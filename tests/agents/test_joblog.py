@@ -106,6 +106,13 @@ def test_an_agent_uploads_the_log_of_a_stage_masked(
 def test_an_agent_keeps_an_untrimmed_log_to_itself(
     make_agent: Callable[..., Agent], double: Double
 ) -> None:
+    never = make_agent()
+    never.start()
+    double.add(stage(step("one", "seq 1000000")))
+    never.serve()
+    assert double.artifacts == {}
+    never.finish()
+
     agent = make_agent(upload_job_logs="when-trimmed", max_log_size=64 * 1024)
     agent.start()
     double.add(stage(step("one", "echo short")))

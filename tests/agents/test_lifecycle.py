@@ -156,9 +156,11 @@ def test_an_idle_agent_ends(server: Double, tmp_path: Path, reason: Path) -> Non
     assert reason.read_text() == "IDLE IDLE\n"
 
 
-def test_it_does_not_load_the_servers_settings(server: Double, tmp_path: Path) -> None:
-    """`ci up` starts the agent with the environment of the server."""
+def test_it_starts_without_a_word_too_many(server: Double, tmp_path: Path) -> None:
+    """`ci up` starts it with the server's environment, which would make Celery load Django."""
     more = {"DJANGO_SETTINGS_MODULE": "no.such.settings"}
     with worker(server, tmp_path, environ=more) as process:
         process.send_signal(signal.SIGTERM)
         assert process.wait(60) == 0
+    lines = (tmp_path / "agent.log").read_text().splitlines()
+    assert all(line.startswith("timestamp=") for line in lines), lines
