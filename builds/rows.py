@@ -1,18 +1,21 @@
-"""Whole rows of several tables in one statement that is built once.
+"""Reading whole rows of several tables, and changing one row, in statements that are built once.
 
-Building a SELECT of four joined tables costs Django 20 times what running it does; the calls that
-an agent makes for every stage read through here instead.
+Building a SELECT of four joined tables costs Django 20 times what running it does, an UPDATE five
+times; the calls that an agent makes for every stage go through here instead.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from enum import Enum
 from functools import lru_cache
 from typing import Any
 
 from django.db import connection
 from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.models import Model
+from django.db.models.functions import Now
 
 Converter = Callable[[Any, Any, BaseDatabaseWrapper], Any]
 
@@ -79,3 +82,73 @@ def _reading(
         if functions:
             converters.append((index, expression, functions))
     return [field.attname for field in fields], converters
+
+
+class Computed(Enum):
+    """Values of `update` that the database works out."""
+
+    NOW = "the database's time"
+    ONE_MORE = "the column's value and one"
+
+
+@dataclass(frozen=True, slots=True)
+class First:
+    """A value for a column that has none yet."""
+
+    value: Any
+
+
+def update(model: type[Model], where: Mapping[str, Any], changes: Mapping[str, Any]) -> int:
+    """Change the rows that match; how many did. Columns by their attribute names (`stage_id`).
+
+    `where` holds values the columns must have, a tuple where several will do; `changes` holds
+    values, or `Computed` or `First` ones.
+    """
+    how = tuple(
+        (name, value if isinstance(value, Computed) else type(value) is First)
+        for name, value in changes.items()
+    )
+    which = tuple(
+        (name, len(value) if isinstance(value, tuple) else 0) for name, value in where.items()
+    )
+    values = [
+        _stored(model, name, value.value if isinstance(value, First) else value)
+        for name, value in changes.items()
+        if not isinstance(value, Computed)
+    ]
+    for name, value in where.items():
+        several = value if isinstance(value, tuple) else (value,)
+        values += [_stored(model, name, one) for one in several]
+    with connection.cursor() as cursor:
+        cursor.execute(_update_sql(model, connection.vendor, how, which), values)
+        return int(cursor.rowcount)
+
+
+def _stored(model: type[Model], name: str, value: Any) -> Any:
+    return model._meta.get_field(name).get_db_prep_save(value, connection)  # type: ignore[union-attr]
+
+
+@lru_cache(maxsize=64)
+def _update_sql(
+    model: type[Model],
+    vendor: str,
+    how: tuple[tuple[str, Computed | bool], ...],
+    which: tuple[tuple[str, int], ...],
+) -> str:
+    compiler = model._base_manager.all().query.get_compiler(connection=connection)
+    now, _ = compiler.compile(Now())
+
+    def column(name: str) -> str:
+        return connection.ops.quote_name(str(model._meta.get_field(name).column))  # type: ignore[union-attr]
+
+    def new(name: str, kind: Computed | bool) -> str:
+        if isinstance(kind, Computed):
+            return now if kind is Computed.NOW else f"{column(name)} + 1"
+        return f"COALESCE({column(name)}, %s)" if kind else "%s"
+
+    sets = ", ".join(f"{column(name)} = {new(name, kind)}" for name, kind in how)
+    tests = " AND ".join(
+        f"{column(name)} IN ({', '.join(['%s'] * several)})" if several else f"{column(name)} = %s"
+        for name, several in which
+    )
+    return f"UPDATE {connection.ops.quote_name(model._meta.db_table)} SET {sets} WHERE {tests}"  # noqa: S608 - names of columns

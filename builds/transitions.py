@@ -16,12 +16,12 @@ from typing import Any
 import structlog
 from django.db import connection, models, transaction
 from django.db.models import F
-from django.db.models.functions import Coalesce, Now
+from django.db.models.functions import Now
 from django.utils import timezone
 
 from builds import dispatch, events, logs, outbox
 from builds.models import Agent, Build, Config, Lease, Repo, Stage, Step
-from builds.rows import Rows
+from builds.rows import Computed, First, Rows, update
 from pipeline import states
 from pipeline.errors import PlatformError, UserError
 from pipeline.wire import Report, StepReport
@@ -151,13 +151,13 @@ def start_stage(
     """
     build = stage.build
     with transaction.atomic():
-        rows = Stage.objects.filter(pk=stage.pk, attempt=stage.attempt)
-        _one(
-            rows,
+        _one_row(
+            stage,
             states.STAGE_MOVES,
             states.RUNNING,
+            only={"attempt": stage.attempt},
             attempt=stage.attempt + 1,
-            agent=agent,
+            agent_id=agent.pk,
             machine=agent.name,
             started=now,
             stopped=None,
@@ -168,8 +168,8 @@ def start_stage(
         lease.created = lease.seen = Now()
         Lease.objects.bulk_create([lease])
         Step.objects.bulk_create(steps)
-        if build.status == states.PENDING and _move(
-            Build.objects.filter(pk=build.pk), states.BUILD_MOVES, states.RUNNING, started=now
+        if build.status == states.PENDING and _move_row(
+            build, states.BUILD_MOVES, states.RUNNING, started=now
         ):
             outbox.tell(build, states.RUNNING)
         _announce(stage, states.RUNNING)
@@ -200,13 +200,13 @@ def merge_report(lease: Lease, steps: Sequence[Step], report: Report) -> bool:
 
 def _touch(lease: Lease, report: Report) -> str:
     """Note the sign of life, and the end where the report is the last; the state it was in."""
-    changes: dict[str, Any] = {"seen": Now()}
+    changes: dict[str, Any] = {"seen": Computed.NOW}
     if report.begun:
         changes["begun"] = True
     if report.done:
-        changes |= {"state": Lease.CLOSED, "ended": Now()}
+        changes |= {"state": Lease.CLOSED, "ended": Computed.NOW}
     for state in (Lease.OPEN, Lease.CLOSING):
-        if Lease.objects.filter(pk=lease.pk, state=state).update(**changes):
+        if update(Lease, {"id": lease.pk, "state": state}, changes):
             return state
     raise LeaseClosed(f"lease {lease.pk} has ended")
 
@@ -246,13 +246,13 @@ def _merge_running(
 def _move_step(step: Step, reported: StepReport, now: datetime) -> None:
     changes: dict[str, Any] = {}
     if reported.started_ms >= 0:
-        changes["started"] = Coalesce(F("started"), models.Value(_ago(now, reported.started_ms)))
+        changes["started"] = First(_ago(now, reported.started_ms))
     if reported.status in states.DONE:
         changes["exit_code"] = reported.exit_code
         changes["error"] = reported.error[:ERROR_LENGTH]
         if reported.status != states.SKIPPED:
             changes["stopped"] = _ago(now, max(reported.stopped_ms, 0))
-    _move(Step.objects.filter(pk=step.pk), states.STEP_MOVES, reported.status, **changes)
+    _move_row(step, states.STEP_MOVES, reported.status, **changes)
 
 
 def _end_reported(
@@ -327,11 +327,12 @@ def requeue(stage: Stage, *, begun: bool = False) -> None:
             raise StaleTransition(f"stage {stage.pk} is not waiting for its agent")
         steps = list(Step.objects.filter(stage=stage).values_list("pk", flat=True))
         Step.objects.filter(stage=stage).delete()
-        _one(
-            Stage.objects.filter(pk=stage.pk, attempt=stage.attempt),
+        _one_row(
+            stage,
             states.STAGE_MOVES,
             states.PENDING,
-            agent=None,
+            {"attempt": stage.attempt},
+            agent_id=None,
             machine="",
             started=None,
             lost=None,
@@ -496,13 +497,7 @@ def _advance(build: Build) -> None:
     moved = dict[int, str]()
     for stage, status in consequences(stages):
         changes: dict[str, Any] = {"stopped": now} if status == states.SKIPPED else {}
-        _one(
-            Stage.objects.filter(pk=stage.id),
-            states.STAGE_MOVES,
-            status,
-            updated=now,
-            **changes,
-        )
+        _one_row(Stage(pk=stage.id), states.STAGE_MOVES, status, updated=now, **changes)
         moved[stage.id] = status
         if status == states.PENDING:
             dispatch.ring(stage.queue)
@@ -513,11 +508,11 @@ def _advance(build: Build) -> None:
 
 
 def _end_build(build: Build, ending: str, now: datetime) -> bool:
-    ended = _move(
-        Build.objects.filter(pk=build.pk),
+    ended = _move_row(
+        build,
         states.BUILD_MOVES,
         ending,
-        started=Coalesce(F("started"), models.Value(now)),
+        started=First(now),
         finished=now,
         updated=now,
     )
@@ -531,8 +526,8 @@ def _end_build(build: Build, ending: str, now: datetime) -> bool:
 def _end_stage(
     stage: Stage, ending: str, only: Mapping[str, Any] | None = None, **changes: Any
 ) -> None:
-    rows = Stage.objects.filter(pk=stage.pk, **(only or {}))
-    _one(rows, states.STAGE_MOVES, ending, lost=None, updated=timezone.now(), **changes)
+    now = timezone.now()
+    _one_row(stage, states.STAGE_MOVES, ending, only, lost=None, updated=now, **changes)
     _announce(stage, ending)
     _advance(stage.build)
 
@@ -574,10 +569,28 @@ def _move(rows: models.QuerySet[Any], moves: Moves, new: str, **changes: Any) ->
     )
 
 
-def _one(rows: models.QuerySet[Any], moves: Moves, new: str, **changes: Any) -> None:
-    """Move exactly one row, or raise StaleTransition."""
-    if _move(rows, moves, new, **changes) != 1:
-        raise StaleTransition(f"{rows.model.__name__} cannot become {new} any more")
+def _move_row(
+    row: Build | Stage | Step,
+    moves: Moves,
+    new: str,
+    only: Mapping[str, Any] | None = None,
+    **changes: Any,
+) -> int:
+    """As `_move` for the one row that `row` shows, if its columns are as `only` says."""
+    where = {"id": row.pk, "status": states.sources(moves, new), **(only or {})}
+    return update(type(row), where, {"status": new, "version": Computed.ONE_MORE, **changes})
+
+
+def _one_row(
+    row: Stage,
+    moves: Moves,
+    new: str,
+    only: Mapping[str, Any] | None = None,
+    **changes: Any,
+) -> None:
+    """As `_move_row`, or raise StaleTransition."""
+    if _move_row(row, moves, new, only, **changes) != 1:
+        raise StaleTransition(f"Stage cannot become {new} any more")
 
 
 def _from(rows: models.QuerySet[Any], old: str, new: str, **changes: Any) -> int:
