@@ -12,7 +12,7 @@ import threading
 import time
 from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Final, Protocol
 
@@ -36,6 +36,7 @@ from agents.drivers.base import (
 )
 from agents.execute import StepState, Walk, step_environ
 from agents.hooks import HookError
+from agents.job import Job
 from agents.joblog import JobLog
 from agents.link import Link
 from agents.logs.masks import Masker, hide, terms
@@ -100,35 +101,6 @@ class Cancelled:
     """Somebody wants the stage to stop."""
 
     reason: str
-
-
-@dataclass(slots=True)
-class Job:
-    """What runs for one step: its log, its process once there is one, its limits."""
-
-    spool: Spool
-    process: Process | None = None
-    thread: threading.Thread | None = None
-    killed: bool = False
-    deadline: float | None = None
-    timed_out: bool = False
-    again_at: float | None = None
-    lock: threading.Lock = field(default_factory=threading.Lock)
-
-    def kill(self) -> None:
-        """Kill the process, or the one that is about to be started."""
-        with self.lock:
-            self.killed = True
-            if self.process is not None:
-                self.process.kill()
-        self.spool.give_up()
-
-    def attach(self, process: Process) -> None:
-        """The process has been started."""
-        with self.lock:
-            self.process = process
-            if self.killed:
-                process.kill()
 
 
 class StageRun:
