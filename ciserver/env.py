@@ -229,13 +229,13 @@ SETTINGS: Final = (
     Setting(
         "debug_min",
         "30",
-        "how long a failed step of a build in debug waits for the next key, in minutes; 0: not at all",
+        "minutes that a failed step of a build in debug waits for the next key; 0: it does not",
         _number(0),
     ),
     Setting(
         "debug_max_min",
         "240",
-        "how long such a step is kept at most, in minutes",
+        "minutes that such a step is kept at most",
         _number(0),
     ),
     Setting(

@@ -16,6 +16,7 @@ COMMANDS: Final = {
     "log": "log",
     "status": "status",
     "cancel": "cancel",
+    "shell": "shell",
     "agents": "agents",
     "lint": "lint",
     "plan": "plan",

@@ -24,6 +24,9 @@ def build(
     param: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="a parameter of the build")
     ] = None,
+    debug: Annotated[
+        bool, typer.Option("--debug", help="keep failed steps for `ci shell`")
+    ] = False,
     follow: Annotated[bool, typer.Option(help="show the log until the build ends")] = True,
     as_json: Annotated[bool, typer.Option("--json", help="print the build as JSON")] = False,
 ) -> None:
@@ -42,7 +45,7 @@ def build(
     if target.dirty and not as_json:
         terminal.line(f"{what}: changes that are not committed are not built")
     head = target.commit if not branch else ""
-    made = client.create(slug, branch or target.branch, commit or head, params)
+    made = client.create(slug, branch or target.branch, commit or head, params, debug=debug)
     if as_json:
         final = _await(client, Terminal(_nowhere()), slug, made["number"]) if follow else made
         terminal.line(json.dumps(final))

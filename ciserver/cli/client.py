@@ -120,9 +120,15 @@ class Client:
         """The repo of a git address, made if there is none yet."""
         return self.call("POST", "/api/repos", json={"git_http_url": url})
 
-    def create(self, slug: str, branch: str, commit: str, params: dict[str, str]) -> Any:
+    def holds(self, slug: str, number: int) -> list[Any]:
+        """Steps of a build that are kept for debugging."""
+        return list(self._in_repo("GET", slug, f"/builds/{number}/debug"))
+
+    def create(
+        self, slug: str, branch: str, commit: str, params: dict[str, str], *, debug: bool = False
+    ) -> Any:
         """A new build; `branch` and `commit` may be empty."""
-        named = {"branch": branch, "commit": commit}
+        named = {"branch": branch, "commit": commit, "debug": "true" if debug else ""}
         query = {**params, **{name: value for name, value in named.items() if value}}
         return self._in_repo("POST", slug, "/builds", params=query)
 

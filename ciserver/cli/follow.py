@@ -44,6 +44,8 @@ class Follower:
     moves: bool = True
     _logs: dict[int, asyncio.Task[None]] = field(default_factory=dict)
     _shown: dict[int, str] = field(default_factory=dict)
+    #: Steps of which was said that they wait for debugging.
+    _held: set[int] = field(default_factory=set)
     _bell: asyncio.Event = field(default_factory=asyncio.Event)
 
     async def run(self) -> dict[str, Any]:
@@ -114,6 +116,16 @@ class Follower:
             if self.moves and status not in states.UNSTARTED | {self._shown.get(stage["id"])}:
                 self._shown[stage["id"]] = status
                 self.terminal.line(self._sentence(stage))
+            for step in stage.get("steps") or []:
+                if step.get("debug_until") and step["id"] not in self._held:
+                    self._held.add(step["id"])
+                    self.terminal.line(self._invitation(stage, step))
+
+    def _invitation(self, stage: dict[str, Any], step: dict[str, Any]) -> str:
+        return (
+            f"{stage['name']}/{step['name']} has failed and waits for debugging: "
+            f"ci shell {self.slug}#{self.number} {stage['name']}"
+        )
 
     def _logs_ended(self, stage: dict[str, Any]) -> bool:
         logs = (self._logs.get(step["id"]) for step in stage.get("steps") or [])
@@ -209,6 +221,14 @@ def _awaited(build: dict[str, Any]) -> str:
         for step in stage.get("steps") or []
         if step["status"] == states.RUNNING
     ]
+    held = [
+        f"{stage['name']}/{step['name']}"
+        for stage in stages
+        for step in stage.get("steps") or []
+        if step.get("debug_until")
+    ]
+    if held:
+        return f"{', '.join(held)} waits for debugging …"
     if running:
         return f"running {', '.join(running)} …"
     for stage in stages:

@@ -8,6 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from ciserver.cli.terminal import Terminal
+from pipeline import states
 
 app = typer.Typer(rich_markup_mode=None, add_completion=False)
 
@@ -31,9 +32,18 @@ def status(
         rows = [(found["slug"], found.get("build") or {}) for found in client.repos()]
     terminal.line(f"server {client.access.url}")
     for slug, build in rows:
-        terminal.line(row(terminal, slug, build))
+        terminal.line(row(terminal, slug, build) + _waiting(client, slug, build))
     if not rows:
         terminal.line("no builds yet: build a repository with `ci build PATH`")
+
+
+def _waiting(client: Any, slug: str, build: dict[str, Any]) -> str:
+    """What of a build waits for debugging."""
+    if not build.get("debug") or build["status"] != states.RUNNING:
+        return ""
+    holds = client.holds(slug, build["number"])
+    names = ", ".join(f"{hold['stage_name']}/{hold['name']}" for hold in holds)
+    return f"  {names} waits for debugging: ci shell {slug}#{build['number']}" if holds else ""
 
 
 def row(terminal: Terminal, slug: str, build: dict[str, Any]) -> str:

@@ -2,15 +2,25 @@
 
 from __future__ import annotations
 
+import contextlib
+import fcntl
+import os
+import pty
+import select
 import signal
 import socket
+import struct
+import subprocess
+import sys
+import termios
+import time
 from typing import Any
 
 import pytest
 
 from ciserver.cli.client import Access
 from tests.cluster import Cluster, Part
-from tests.services import free_port, wait_for
+from tests.services import DEADLINE_S, free_port, wait_for
 from tests.viewer import Viewer
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(300)]
@@ -207,3 +217,81 @@ def test_viewer_and_agent_may_be_at_different_processes(server: Cluster) -> None
                 viewer.until("again2")
         finally:
             other.stop()
+
+
+def in_terminal(server: Cluster, *words: str) -> tuple[subprocess.Popen[bytes], int, int]:
+    """`ci` with these words on a pseudo terminal: the process, our end and its."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 30, 90, 0, 0))
+    environ = {
+        **os.environ,
+        "CISERVER_SERVER": server.client.access.url,
+        "CISERVER_TOKEN": server.client.access.token,
+    }
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ciserver.cli", *words],
+        stdin=theirs,
+        stdout=theirs,
+        stderr=theirs,
+        env=environ,
+        start_new_session=True,
+    )
+    return process, ours, theirs
+
+
+class Screen:
+    """What a program on a pseudo terminal shows."""
+
+    def __init__(self, terminal: int) -> None:
+        self.terminal, self.text = terminal, b""
+        os.set_blocking(terminal, False)
+
+    def until(self, wanted: str) -> None:
+        """Read until it is shown."""
+        end = time.monotonic() + DEADLINE_S
+        while wanted.encode() not in self.text:
+            assert time.monotonic() < end, f"{wanted!r} is not in {self.text!r}"
+            self._read()
+
+    def _read(self) -> None:
+        select.select([self.terminal], [], [], 0.5)
+        with contextlib.suppress(OSError):
+            self.text += os.read(self.terminal, 65536)
+
+    def type(self, keys: str) -> None:
+        """Press keys."""
+        os.write(self.terminal, keys.encode())
+
+
+def test_ci_shell_in_a_terminal(server: Cluster) -> None:
+    server.agent()
+    slug, number, _ = failed(server)
+    process, ours, theirs = in_terminal(server, "shell", f"{slug}#{number}", "default")
+    before = termios.tcgetattr(theirs)
+    screen = Screen(ours)
+    screen.until("Enter ~ . leaves")
+    screen.type("stty size; echo mark$((1+1))\r")
+    screen.until("mark2")
+    screen.until("30 90")
+    assert termios.tcgetattr(theirs)[3] & termios.ICANON == 0
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 31, 91, 0, 0))
+    os.kill(process.pid, signal.SIGWINCH)  # it is not the terminal's own session
+    screen.type('until [ "$(stty size)" = "31 91" ]; do sleep 0.1; done; echo sized$((1+1))\r')
+    screen.until("sized2")
+    screen.type("\r~.")
+    screen.until("left; the step is kept")
+    assert process.wait(60) == 0
+    assert termios.tcgetattr(theirs) == before
+
+    process, ours, theirs = in_terminal(server, "shell", f"{slug}#{number}")
+    screen = Screen(ours)
+    screen.until("mark2")
+    screen.type("exit 7\r")
+    screen.until("the shell was left")
+    assert process.wait(60) == 7
+    assert termios.tcgetattr(theirs)[3] & termios.ICANON
+    assert server.ended(slug, number)["status"] == "failure"
+
+    process, ours, _ = in_terminal(server, "shell", f"{slug}#{number}")
+    Screen(ours).until(f"nothing of {slug}#{number} waits for debugging")
+    assert process.wait(60) == 2
