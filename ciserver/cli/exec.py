@@ -21,7 +21,7 @@ from agents.journal import set_up_logging
 from agents.options import Options
 from ciserver import env
 from ciserver.cli.local import fail, modern, pairs
-from ciserver.cli.localrun import chosen, in_place, run
+from ciserver.cli.localrun import TYPES, chosen, in_place, run
 from ciserver.cli.terminal import Refused, Terminal
 from pipeline import auths, conditions, plan, states
 from pipeline.compile import Compiled, compile_stage, with_secrets
@@ -167,7 +167,7 @@ def _compiled(wanted: Wanted, terminal: Terminal) -> Compiled:
 
 
 def _stage(parsed: File, wanted: Wanted) -> StageFacts:
-    """The pipeline asked for, the one called default, or the first.
+    """The pipeline asked for, the one called default, or the first that can run here.
 
     Raises: Refused.
     """
@@ -179,7 +179,8 @@ def _stage(parsed: File, wanted: Wanted) -> StageFacts:
     if not points:
         raise Refused(f"{wanted.file}: there is no pipeline in it")
     names = [name for _, name, _ in points]
-    name = wanted.pipeline or ("default" if "default" in names else names[0])
+    here = [name for pipeline, name, _ in points if pipeline.type in TYPES] or names
+    name = wanted.pipeline or ("default" if "default" in names else here[0])
     for pipeline, stage, axis in points:
         if name in (stage, pipeline.name):
             return _facts(pipeline, stage, axis)
