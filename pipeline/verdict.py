@@ -5,14 +5,17 @@ The words are those of the original's steps when a hook comes in: convert, parse
 
 from __future__ import annotations
 
+import itertools
 import re
+from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
 from pipeline.convert import modernise
 from pipeline.convert.legacy import is_legacy
+from pipeline.convert.parts import LEFT_OUT
 from pipeline.document import DEFAULT_FILE, File, parse
-from pipeline.errors import PipelineError, Problem
+from pipeline.errors import WARNING, PipelineError, Problem
 from pipeline.lint import check_manifest, lint
 from pipeline.plan import candidates
 from pipeline.yamltext import split
@@ -23,6 +26,7 @@ PARSE_ERROR: Final = "parse_error"
 LINT_ERROR: Final = "lint_error"
 CONVERT_ERROR: Final = "convert_error"
 
+_HEAD: Final = re.compile(r"---$|# ")
 #: A line that is more than a comment.
 _CONTENT: Final = re.compile(r"^[ \t]*[^ \t\r\n#]", re.MULTILINE)
 
@@ -47,7 +51,17 @@ class Judged:
     def lint(self, *, trusted: bool = False) -> list[Problem]:
         """Everything to say about the file, errors and warnings."""
         found = list(self.problems) if self.file is None else lint(self.file, trusted=trusted)
-        return [_unplaced(one) for one in found] if self.converted else found
+        if not self.converted:
+            return found
+        return [*self._left_out(), *map(_unplaced, found)]
+
+    def _left_out(self) -> Iterator[Problem]:
+        """What the conversion says on top of its text, as warnings."""
+        file = self.file.file if self.file else DEFAULT_FILE
+        for line in itertools.takewhile(_HEAD.match, self.text.splitlines()):
+            if LEFT_OUT in line:
+                message = line.removeprefix("# ")
+                yield Problem("convert:left-out", message, severity=WARNING, file=file)
 
 
 def decode(data: bytes, file: str = DEFAULT_FILE) -> str:

@@ -10,14 +10,25 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Mapping, Sequence
-from typing import Final
+from typing import Any, Final
 
 from pipeline.convert import parts
 from pipeline.convert.emit import to_yaml
-from pipeline.convert.parts import Data, Draft, Volumes, condition, entries, strings, table
-from pipeline.reader import MAX_POINTS, points_of
+from pipeline.convert.parts import (
+    LEFT_OUT,
+    Data,
+    Draft,
+    Volumes,
+    condition,
+    entries,
+    strings,
+    table,
+)
 from pipeline.shapes import boolean, text, texts
 from pipeline.yamltext import LIST, MAP, SCALAR, Node, YamlError, compose, documents
+
+#: Drone makes no more stages of the axes of a matrix.
+MAX_PRODUCT: Final = 27
 
 _PULLS: Final = ("refs/pull/**", "refs/pull-requests/**", "refs/merge-requests/**")
 _MATCH: Final = re.compile(r"^pipeline:(\s+)?$", re.MULTILINE)
@@ -63,7 +74,7 @@ def convert(source: str, file: str) -> str:
 
 
 def _comments(draft: Draft) -> list[str]:
-    return ["Converted from the format before 1.0.", *(f"Left out: {one}" for one in draft.dropped)]
+    return ["Converted from the format before 1.0.", *(f"{LEFT_OUT}{one}" for one in draft.dropped)]
 
 
 def _documents(draft: Draft, root: Node | None) -> list[Data]:
@@ -113,7 +124,7 @@ def _clones(step: Data) -> bool:
 
 def _trigger(draft: Draft, node: Node, steps: Sequence[Data]) -> Data:
     """Branches to include never held back pull requests, nor tags that a step asks for."""
-    branches = condition(draft, node, "branches")
+    branches = _condition(draft, node, "branches")
     if isinstance(branches, dict) and set(branches) != {"include"}:
         return {"branch": branches}
     names = branches["include"] if isinstance(branches, dict) else branches
@@ -175,6 +186,7 @@ def _container(draft: Draft, name: str, values: dict[str, Node], volumes: Volume
     for key, node in values.items():
         where = f"{name}.{key}"
         if key in _SAME:
+            text(draft, node, where)
             step[key] = node
         elif key in _LISTS:
             step[key] = strings(draft, node, where)
@@ -212,10 +224,20 @@ def _when(draft: Draft, node: Node, where: str) -> Data:
     for key, value in table(draft, node, where).items():
         new = _CONDITIONS.get(key)
         if new is not None:
-            result[new] = condition(draft, value, f"{where}.{key}")
+            result[new] = _condition(draft, value, f"{where}.{key}")
         elif key != "matrix":
             draft.drop(f"`{where}.{key}`")
     return result
+
+
+def _condition(draft: Draft, node: Node, where: str) -> Any:
+    """A condition; one of a wrong shape is left out, as by Drone."""
+    inner = Draft(draft.file)
+    found = condition(inner, node, where)
+    if inner.problems:
+        draft.drop(f"`{where}`: it must be text or a list of it")
+        return []
+    return found
 
 
 def _points(draft: Draft, node: Node | None) -> list[dict[str, str]]:
@@ -227,11 +249,13 @@ def _points(draft: Draft, node: Node | None) -> list[dict[str, str]]:
     if include is not None and include.kind == LIST and any(i.kind == MAP for i in include.value):
         return [_point(draft, item) for item in include.value]
     axes = {key: texts(draft, value, f"matrix.{key}") for key, value in values.items()}
-    if points_of(axes) > MAX_POINTS:
-        draft.refuse(node, "matrix", f"it has more than {MAX_POINTS} points")
-        return []
-    product = itertools.product(*axes.values()) if axes else ()
-    return [dict(zip(axes, items, strict=True)) for items in product]
+    product = itertools.product(*axes.values()) if axes else iter(())
+    points = [dict(zip(axes, one, strict=True)) for one in itertools.islice(product, MAX_PRODUCT)]
+    if next(product, None) is not None:
+        draft.drop(
+            f"points of the matrix after the first {MAX_PRODUCT}, as by Drone: use `include`"
+        )
+    return points
 
 
 def _point(draft: Draft, node: Node) -> dict[str, str]:

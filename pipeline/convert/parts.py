@@ -15,6 +15,8 @@ Data = dict[str, Any]
 
 #: A converted file has at most so many values.
 MAX_VALUES: Final = 40_000
+#: How a comment on top of a converted file begins that names what is not in it.
+LEFT_OUT: Final = "Left out: "
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9]+")
 #: Events under their new names.
 EVENTS: Final[Mapping[str, str]] = {"deployment": "promote", "manual": "custom"}

@@ -13,7 +13,7 @@ from typing import Final
 
 from pipeline.convert import parts
 from pipeline.convert.emit import to_yaml
-from pipeline.convert.parts import Data, Draft, Volumes, table
+from pipeline.convert.parts import LEFT_OUT, Data, Draft, Volumes, table
 from pipeline.convert.woodpecker_steps import Steps, clone
 from pipeline.convert.woodpecker_when import When, statuses
 from pipeline.document import point_name
@@ -125,7 +125,7 @@ def combine(sources: Mapping[str, str]) -> str:
 def _comments(draft: Draft) -> list[str]:
     return [
         "Converted from Woodpecker's format.",
-        *(f"Left out: {one}" for one in draft.dropped),
+        *(f"{LEFT_OUT}{one}" for one in draft.dropped),
     ]
 
 

@@ -14,6 +14,7 @@ from pipeline.convert.woodpecker import workflow_name
 from pipeline.document import parse
 from pipeline.errors import PipelineError
 from pipeline.lint import check_manifest, lint
+from pipeline.verdict import judge
 
 OLD = Path(__file__).parent / "old"
 FILES = sorted(path.name for path in OLD.iterdir())
@@ -53,15 +54,9 @@ def test_other_files_are_left_alone(text: str) -> None:
 REFUSED = [
     ("pipeline:\n  a: {commands: [b: c]}\n", "config:wrong-type", 2, "commands"),
     ("pipeline:\n  a: [b]\n", "config:wrong-type", 2, "a map"),
+    ("pipeline:\n  a: {image: [b]}\n", "config:wrong-type", 2, "a.image"),
     ("pipeline:\n  a: {detach: 'x'}\n", "config:wrong-type", 2, "detach"),
     ("pipeline:\n  a:\n\t- b\n", "yaml:syntax", 3, "tab"),
-    (
-        "pipeline:\n  a: {image: b}\nmatrix:\n"
-        + "".join(f"  {key}: [1, 2, 3, 4, 5]\n" for key in "ABC"),
-        "convert:unsupported",
-        4,
-        "100 points",
-    ),
     (
         "steps:\n  a:\n    image: b\n    when:\n      evaluate: 'x == y'\n",
         "convert:unsupported",
@@ -124,6 +119,33 @@ def test_all_of_it_is_told_at_once() -> None:
 def test_too_many_documents_are_refused(head: str) -> None:
     with pytest.raises(PipelineError, match="more than 1000 documents"):
         modernise(f"{head}\n" + "---\n" * 1001, ".drone.yml")
+
+
+def test_no_more_points_of_an_old_matrix_than_in_drone() -> None:
+    axes = "matrix:\n" + "".join(f"  {key}: [1, 2, 3, 4, 5]\n" for key in "ABC")
+    modern = modernise("pipeline:\n  a: {image: b}\n" + axes, ".drone.yml")
+    assert [one.name for one in parse(modern).pipelines] == [f"matrix-{i}" for i in range(1, 28)]
+    assert "# Left out: points of the matrix after the first 27" in modern
+    include = "matrix:\n  include:\n" + "".join(f"  - A: {i}\n" for i in range(40))
+    modern = modernise("pipeline:\n  a: {image: b}\n" + include, ".drone.yml")
+    assert len(parse(modern).pipelines) == 40
+
+
+def test_old_conditions_of_a_wrong_shape_are_left_out() -> None:
+    text = "pipeline:\n  a: {image: b, when: {branch: [[c]], event: [push]}}\nbranches: [{d: e}]\n"
+    modern = modernise(text, ".drone.yml")
+    [found] = parse(modern).pipelines
+    assert found.trigger == ()
+    [when] = found.steps[0].when
+    assert (when.branch.include, when.event.include) == ((), ("push",))
+    assert modern.count("# Left out: ") == 2
+
+
+def test_what_a_conversion_left_out_is_a_warning() -> None:
+    text = "pipeline:\n  a: {image: b, tmpfs: [/x]}\n"
+    [found] = judge(text).lint()
+    assert (found.code, found.severity) == ("convert:left-out", "warning")
+    assert found.message == "Left out: `tmpfs` of step `a`"
 
 
 def test_too_large_files_are_refused() -> None:
