@@ -10,8 +10,6 @@ Source: drone-git (reference: pipeline format, section 8, Clone).
 from __future__ import annotations
 
 import contextlib
-import fcntl
-import hashlib
 import os
 import re
 import shlex
@@ -23,6 +21,7 @@ from typing import Final
 
 from agents.drivers.base import EXIT_ERROR, EXIT_KILLED, Outcome, Room, Sink
 from agents.drivers.exec import ExecProcess, spawn
+from agents.mirrors import locked, path_of
 from agents.options import Options
 from pipeline.spec import CloneSpec, Netrc
 
@@ -30,6 +29,8 @@ _TAG: Final = "refs/tags/"
 _PULL: Final = re.compile(r"refs/(pull|pull-request|pull-requests|merge-requests)/")
 #: Seconds between tries when the spec asks for retries.
 _RETRY_S: Final = 1.0
+#: How often a mirror in use is looked at.
+_LOOK_S: Final = 0.05
 _COMMIT: Final = re.compile(r"[0-9a-fA-F]{4,64}")
 _SHA: Final = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
 _SSH: Final = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15")
@@ -74,7 +75,7 @@ class CloneProcess:
         ssh: str = "",
     ) -> None:
         self._spec, self._room, self._sink = spec, room, _Heard(sink)
-        self._mirror = mirrors / (hashlib.sha256(spec.remote.encode()).hexdigest()[:32] + ".git")
+        self._mirror = path_of(mirrors, spec.remote)
         self._environ = _environ(spec, room, environ, netrc)
         if ssh or "GIT_SSH_COMMAND" not in self._environ:
             self._environ["GIT_SSH_COMMAND"] = ssh or shlex.join(_SSH)
@@ -126,16 +127,9 @@ class CloneProcess:
     @contextlib.contextmanager
     def _locked_mirror(self) -> Iterator[None]:
         """One stage at a time updates or reads a mirror."""
-        self._mirror.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        path = self._mirror.with_suffix(".lock")
-        with path.open("w") as file:
-            while True:
-                try:
-                    fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                    break
-                except BlockingIOError:
-                    if self._killed.wait(0.05):
-                        raise _Failed(EXIT_KILLED) from None
+        with locked(self._mirror, lambda: self._killed.wait(_LOOK_S)) as is_ours:
+            if not is_ours:
+                raise _Failed(EXIT_KILLED)
             yield
 
     def _update_mirror(self) -> None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Protocol
 
 import structlog
 
 from agents.agent import Agent
 from agents.hooks import Reason
+from agents.housekeeping import Housekeeper, tidy
 from agents.readiness import Readiness
 from agents.spot import SpotWatch
 from agents.status import StatusServer
@@ -23,7 +25,7 @@ class Companion(Protocol):
 
 
 def start(agent: Agent) -> list[Companion]:
-    """Start the status page, the watch for spot notices, the cleaner; tell systemd.
+    """Start the status page, the watch for spot notices, the housekeeper; tell systemd.
 
     A status port that is taken is logged: builds matter more than the page.
     """
@@ -40,14 +42,18 @@ def start(agent: Agent) -> list[Companion]:
     if options.notify_socket:
         name = agent.identity.name if agent.identity else ""
         found.append(Readiness(options.notify_socket, f"joined as {name}"))
-    cleaner = _cleaner(agent)
-    return found if cleaner is None else [*found, cleaner]
+    if options.clean_interval:
+        found.append(Housekeeper(options.clean_interval, _chores(agent)))
+    return found
 
 
-def _cleaner(agent: Agent) -> Companion | None:
+def _chores(agent: Agent) -> list[Callable[[], object]]:
+    """What is cleaned up at intervals."""
+    chores: list[Callable[[], object]] = [lambda: tidy(agent.options)]
     driver = agent.drivers.get("docker")
-    if driver is None or not agent.options.clean_interval:
-        return None
-    from agents.drivers.docker import DockerDriver
+    if driver is not None:
+        from agents.drivers.docker import DockerDriver
 
-    return driver.cleaner() if isinstance(driver, DockerDriver) else None
+        if isinstance(driver, DockerDriver):
+            chores.append(driver.clean)
+    return chores

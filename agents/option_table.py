@@ -507,10 +507,10 @@ class Options:
         _UNSET, "Where workspaces and git mirrors are.", shown="`work` in `state-dir`"
     )
     disk_free_min: int = size_row(
-        512 * MIB, "Take no work while less than this is free in `work-dir`; 0: do not look."
+        512 * MIB, "Take no work while less is free in `work-dir` or `state-dir`; 0: do not look."
     )
     clean_interval: float = duration_row(
-        3600.0, "How often images and volumes are cleaned up; 0: never."
+        3600.0, "How often what is kept for later is cleaned up; 0: never."
     )
     clean_age: float = duration_row(
         0.0, "Remove images unused for this long; 0: never for their age."
@@ -519,6 +519,12 @@ class Options:
         0, "Remove the longest unused images beyond this total; 0: no limit."
     )
     clean_ignore: tuple[str, ...] = list_row((), "Patterns of images that are never removed.")
+    mirror_age: float = duration_row(
+        30 * 86400.0, "Remove git mirrors unused for this long; 0: never for their age."
+    )
+    mirror_size: int = size_row(
+        20 * GIB, "Remove the longest unused git mirrors beyond this total; 0: no limit."
+    )
 
     clone_image: str = text_row(
         "", "No effect: the agent clones by itself.", "DRONE_RUNNER_CLONE_IMAGE"

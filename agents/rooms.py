@@ -1,15 +1,23 @@
-"""The place of a stage attempt on this host."""
+"""The place of a stage attempt on this host, and whose it is.
+
+Who uses a room holds a lock on its folder, which ends with its holder: a room without one is a
+leftover, whichever agent made it.
+"""
 
 from __future__ import annotations
 
+import fcntl
+import os
 import secrets
+from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 from agents.drivers.base import Room
 
 
 def make_room(work_dir: Path) -> Room:
-    """A fresh place for a stage attempt, for this user's eyes only."""
+    """A fresh place for a stage attempt, for this user's eyes only; `release` it after its end."""
     key = f"drone-{secrets.token_hex(10)}"
     room = Room(key, work_dir / key)
     try:
@@ -19,4 +27,37 @@ def make_room(work_dir: Path) -> Room:
         room.root.mkdir(mode=0o700)
     for folder in room.folders:
         folder.mkdir()
-    return room
+    held = _open(room.root)
+    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    return replace(room, held=held)
+
+
+def release(room: Room) -> None:
+    """Nobody uses the room any more. Call it once."""
+    if room.held >= 0:
+        os.close(room.held)
+
+
+def leftovers(work_dir: Path, older_than: float) -> Iterator[Path]:
+    """Rooms that nobody holds and that were made before a time (unix seconds)."""
+    for path in work_dir.glob("drone-*"):
+        try:
+            if path.stat().st_mtime < older_than and not _is_held(path):
+                yield path
+        except FileNotFoundError:  # removed meanwhile
+            continue
+
+
+def _is_held(path: Path) -> bool:
+    file = _open(path)
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(file)
+    return False
+
+
+def _open(path: Path) -> int:
+    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

@@ -18,7 +18,7 @@ from typing import Final, Protocol
 
 import structlog
 
-from agents import results
+from agents import mirrors, results
 from agents.artifacts import Shelf
 from agents.cache.shim import ARTIFACT
 from agents.clone import CloneProcess, ssh_command
@@ -43,7 +43,7 @@ from agents.logs.masks import Masker, hide, terms
 from agents.logs.spool import Spool
 from agents.options import Options
 from agents.reports import snapshot
-from agents.rooms import make_room
+from agents.rooms import make_room, release
 from agents.state import Lease
 from pipeline.spec import CLONE, StageSpec
 from pipeline.wire import Claimed, LogPart, Report
@@ -245,6 +245,8 @@ class StageRun:
             self._session.remove()
         elif self._room is not None:
             shutil.rmtree(self._room.root, ignore_errors=True)
+        if self._room is not None:
+            release(self._room)
         self.lease.remove()
 
     # --- the loop ---
@@ -461,7 +463,7 @@ class StageRun:
                 self.spec.clone,
                 self._room,
                 job.spool,
-                mirrors=self._options.work_dir / "mirrors",
+                mirrors=mirrors.folder(self._options.work_dir),
                 environ=environ,
                 netrc=self.spec.netrc,
                 ssh=ssh_command(self._options),

@@ -59,6 +59,8 @@ class Room:
     root: Path
     #: By name, what steps may call.
     tools: Mapping[str, Tool] = field(default_factory=dict)
+    #: The open folder whose lock says that the room is in use; -1: none.
+    held: int = -1
 
     @property
     def home(self) -> Path:

@@ -31,7 +31,7 @@ from agents.cache.container import PATIENCE_S, ContainerBox, places, tar_of
 from agents.cache.desk import Counter, Desk, Served
 from agents.drivers import docker_leftovers as leftovers
 from agents.drivers.base import DriverError, Process, Room, Sink
-from agents.drivers.docker_cache import Cleaner, Usage
+from agents.drivers.docker_cache import Usage, clean
 from agents.drivers.docker_container import (
     GO,
     SCRIPT_PATH,
@@ -89,9 +89,9 @@ class DockerDriver:
         """The engine, for those who clean it or look into it."""
         return self._engine
 
-    def cleaner(self) -> Cleaner:
-        """Starts to keep the engine's images within the bounds of the options."""
-        return Cleaner(self._engine, self._options, self._usage)
+    def clean(self) -> None:
+        """Keep the engine's images within the bounds of the options; remove what has expired."""
+        clean(self._engine, self._options, self._usage)
 
     def check(self) -> None:
         """Raises: DriverError if the engine does not answer or a login file is wrong."""

@@ -10,7 +10,7 @@ import contextlib
 import json
 import threading
 import time
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -19,6 +19,7 @@ import structlog
 from agents.drivers import docker_leftovers as leftovers
 from agents.drivers.base import DriverError
 from agents.drivers.docker_engine import Engine
+from agents.expiry import to_remove
 from agents.image_names import expand, matches_image
 from agents.options import Options
 
@@ -33,29 +34,6 @@ class Image:
     names: tuple[str, ...]
     size_bytes: int
     used: float
-
-
-def to_remove(
-    images: Sequence[Image],
-    now: float,
-    *,
-    age_s: float,
-    size_bytes: int,
-    keep: Callable[[Image], bool],
-) -> list[Image]:
-    """Which images to remove: those unused for `age_s`, then the longest unused beyond the size.
-
-    Zero turns a bound off. What `keep` holds counts for the size and stays. Pure.
-    """
-    free = sorted((one for one in images if not keep(one)), key=lambda one: one.used)
-    chosen = [one for one in free if age_s and now - one.used > age_s]
-    total = sum(one.size_bytes for one in images) - sum(one.size_bytes for one in chosen)
-    for one in free[len(chosen) :]:
-        if not size_bytes or total <= size_bytes:
-            break
-        chosen.append(one)
-        total -= one.size_bytes
-    return chosen
 
 
 class Usage:
@@ -89,27 +67,6 @@ class Usage:
         fresh = self._file.with_suffix(".new")
         fresh.write_text(text)
         fresh.replace(self._file)
-
-
-class Cleaner:
-    """Cleans at intervals until closed."""
-
-    def __init__(self, engine: Engine, options: Options, usage: Usage) -> None:
-        self._engine = engine
-        self._options = options
-        self._usage = usage
-        self._closed = threading.Event()
-        self._thread = threading.Thread(target=self._run, name="clean", daemon=True)
-        self._thread.start()
-
-    def close(self) -> None:
-        """Stop; a cleaning under way is finished first."""
-        self._closed.set()
-        self._thread.join()
-
-    def _run(self) -> None:
-        while not self._closed.wait(self._options.clean_interval):
-            clean(self._engine, self._options, self._usage)
 
 
 def clean(engine: Engine, options: Options, usage: Usage, now: float | None = None) -> list[str]:

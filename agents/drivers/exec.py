@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import itertools
+import math
 import os
 import pwd
 import re
@@ -27,7 +28,7 @@ from typing import Final
 
 import structlog
 
-from agents import results
+from agents import results, rooms
 from agents.cache import shim
 from agents.cache.box import FolderBox, make_folder
 from agents.cache.desk import Desk, Served
@@ -72,11 +73,7 @@ class ExecDriver:
 
     def sweep(self) -> None:
         """Kill what an earlier life of the agent ran and remove its rooms."""
-        for path in self._options.work_dir.glob("drone-*"):
-            for group in leftovers.on_record(path / _RECORD):
-                leftovers.kill_group(group)
-            leftovers.end_marked(path.name)
-            shutil.rmtree(path, onerror=_make_writable)
+        sweep(self._options.work_dir)
 
     def open(self, spec: StageSpec, room: Room) -> ExecSession:
         """Set up the room. Raises: DriverError."""
@@ -88,6 +85,16 @@ class ExecDriver:
             text = f"machine {netrc.machine} login {netrc.login} password {netrc.password}\n"
             path.write_text(text)
         return ExecSession(spec, room, user, self._desk, self._grace_s)
+
+
+def sweep(work_dir: Path, older_than: float = math.inf) -> None:
+    """Remove rooms that no agent holds any more, with what still runs in them."""
+    for path in rooms.leftovers(work_dir, older_than):
+        for group in leftovers.on_record(path / _RECORD):
+            leftovers.kill_group(group)
+        leftovers.end_marked(path.name)
+        shutil.rmtree(path, onerror=_make_writable)
+        log.info("room.swept", room=path.name)
 
 
 def account(name: str) -> pwd.struct_passwd:

@@ -155,6 +155,7 @@ EFFECTS: Mapping[str, str] = {
     "agents/drivers/test_docker_cache.py::test_it_cleans_what_nobody_uses_or_wants": (
         "clean-interval clean-age clean-size clean-ignore"
     ),
+    "agents/test_mirrors.py::test_age_and_size_say_what_goes": "mirror-age mirror-size",
 }
 #: Said to have no effect, in the help of each.
 IDLE = ("clone-image", "defer-tail-log")

@@ -21,7 +21,7 @@ from agents.drivers.docker import DockerDriver
 from agents.drivers.exec import ExecDriver, open_way
 from agents.drivers.scripted import ScriptedDriver
 from agents.options import Options
-from agents.rooms import make_room
+from agents.rooms import make_room, release
 from pipeline.spec import Netrc, StageSpec
 from tests.agents.conftest import stage, step
 from tests.images import BUSYBOX, busybox_image
@@ -333,6 +333,9 @@ def test_sweep_kills_what_an_earlier_life_left(options: Options, host: ExecDrive
     life.send_signal(signal.SIGKILL)
     life.wait()
     assert all(leftovers.look(one) for one in pids)
+    host.sweep()
+    assert room.root.exists()  # somebody holds it
+    release(room)
     host.sweep()
     assert not room.root.exists()
     wait_for("their end", lambda: all(is_gone(one) for one in pids))

@@ -1,0 +1,87 @@
+"""Housekeeping: rooms that nobody holds go, at once and at intervals; what fails is logged."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import structlog
+
+from agents.drivers.exec import sweep
+from agents.drivers.leftovers import MARK
+from agents.housekeeping import ROOM_S, Housekeeper, tidy
+from agents.mirrors import locked, path_of
+from agents.options import Options
+from agents.rooms import leftovers, make_room, release
+
+LATER = 1e12
+
+
+def test_a_room_in_use_is_no_leftover(tmp_path: Path) -> None:
+    room = make_room(tmp_path)
+    assert list(leftovers(tmp_path, LATER)) == []
+    release(room)
+    assert list(leftovers(tmp_path, LATER)) == [room.root]
+
+
+def test_a_young_room_is_left_alone(tmp_path: Path) -> None:
+    release(make_room(tmp_path))
+    assert list(leftovers(tmp_path, time.time() - 3600)) == []
+
+
+def test_sweeping_ends_what_still_runs_in_a_leftover(tmp_path: Path) -> None:
+    room = make_room(tmp_path)
+    (room.source / "locked").mkdir(mode=0o500)
+    child = subprocess.Popen(["sleep", "600"], env={**os.environ, MARK: room.key})
+    release(room)
+    sweep(tmp_path)
+    assert child.wait(60) != 0
+    assert not room.root.exists()
+
+
+def test_tidying_removes_leftovers_and_old_mirrors_only(tmp_path: Path) -> None:
+    options = Options(work_dir=tmp_path, mirror_age=3600.0)
+    used, left = make_room(tmp_path), make_room(tmp_path)
+    release(left)
+    mirror = path_of(tmp_path / "mirrors", "https://example.com/x.git")
+    with locked(mirror, lambda: False):
+        mirror.mkdir()
+    tidy(options)
+    assert used.root.exists()
+    assert left.root.exists()
+    assert mirror.exists()
+    tidy(options, lambda: time.time() + 3600 + ROOM_S)
+    assert used.root.exists()
+    assert not left.root.exists()
+    assert not mirror.exists()
+    release(used)
+
+
+def test_chores_are_done_at_once_and_again() -> None:
+    twice = threading.Event()
+    done: list[int] = []
+
+    def chore() -> None:
+        done.append(1)
+        if len(done) > 1:
+            twice.set()
+
+    keeper = Housekeeper(0.01, [chore])
+    assert twice.wait(60)
+    keeper.close()
+
+
+def test_a_chore_that_fails_does_not_keep_the_others_from_being_done() -> None:
+    done = threading.Event()
+
+    def fail() -> None:
+        raise OSError("no")
+
+    with structlog.testing.capture_logs() as logs:
+        keeper = Housekeeper(3600, [fail, done.set])
+        assert done.wait(60)
+        keeper.close()
+    assert "housekeeping.failed" in [entry["event"] for entry in logs]
