@@ -27,6 +27,8 @@ from pipeline import states
 from pipeline.spec import CLONE, SERVICE, StageSpec, StepSpec, Workspace
 from pipeline.wire import Appended, Claimed, Pace, Report, StepReport, Taken
 
+#: Pipelines of these types can run here.
+TYPES: Final = ("docker", "exec")
 _COLOURS: Final = (36, 35, 34, 33, 32)
 _STATUS_COLOURS: Final = {states.SUCCESS: "32", states.SKIPPED: "2"}
 _LOG_PATH = re.compile(r"leases/[^/]+/steps/(\d+)/log\?from=(\d+)")
@@ -65,7 +67,7 @@ def _driver(type_: str, options: Options) -> Driver:
     from agents.drivers.exec import ExecDriver
 
     makers: dict[str, Callable[[Options], Driver]] = {"docker": DockerDriver, "exec": ExecDriver}
-    if type_ not in makers:
+    if type_ not in TYPES:
         raise Refused(f"pipelines of type {type_} cannot run here, only docker and exec")
     driver = makers[type_](options)
     try:

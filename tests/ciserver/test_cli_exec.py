@@ -387,6 +387,15 @@ def test_what_cannot_run_is_refused(
 
 
 @pytest.mark.service
+def test_pipelines_that_cannot_run_here_do_not_disturb(ci: Ci) -> None:
+    others = "kind: pipeline\ntype: ssh\nname: {}\nserver: {{host: x}}\n---\n"
+    text = others.format("far") + EXEC.replace("name: default", "name: near")
+    done = ci(text, "--include", "tell")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "[tell] skipped" in done.stdout
+
+
+@pytest.mark.service
 def test_a_file_in_error_says_where(ci: Ci) -> None:
     done = ci(EXEC.replace("echo made", "echo ${!x}"))
     assert done.returncode == 1
