@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Final, Literal
 
 from agents.drivers.base import DriverError
+from agents.hooks import missing_files
 from agents.link import Gate, Link, LinkError
 from agents.options import Options
 from agents.state import identity_in
@@ -48,6 +49,7 @@ def check(options: Options, *, version: str, offline: bool) -> Iterator[Finding]
     yield _redis(options.redis_url or (joined.broker_url if joined else ""))
     yield _docker(options)
     yield _disk(options)
+    yield from _scripts(options)
 
 
 def _server(options: Options, version: str) -> tuple[Joined | None, list[Finding]]:
@@ -149,6 +151,18 @@ def _disk(options: Options) -> Finding:
     if free < options.disk_free_min:
         return Finding("disk", "failed", f"{text}, less than disk-free-min")
     return Finding("disk", "ok", text)
+
+
+def _scripts(options: Options) -> Iterator[Finding]:
+    """Hooks and files that are to be there when a stage comes; nothing where none are named."""
+    hooks = (options.pre_job_hook_path, options.post_job_hook_path, options.shutdown_hook_path)
+    gone = [path for path in hooks if path and not Path(path).exists()]
+    if gone:
+        yield Finding("hooks", "failed", f"{', '.join(gone)}: not there")
+    missing = missing_files(options)
+    if missing:
+        status: Status = "failed" if options.fail_on_missing_files else "warning"
+        yield Finding("files", status, f"{', '.join(missing)}: not there")
 
 
 def _existing(folder: Path) -> Path:

@@ -164,6 +164,27 @@ def test_check_names_a_server_that_is_away(
     assert found["disk"][0] == "failed"
 
 
+@pytest.mark.parametrize(
+    ("more", "status"), [((), "warning"), (("--fail-on-missing-files",), "failed")]
+)
+def test_check_misses_hooks_and_files(
+    capsys: pytest.CaptureFixture[str],
+    double: Double,
+    tmp_path: Path,
+    more: tuple[str, ...],
+    status: str,
+) -> None:
+    code, found = checked(
+        capsys, "--server", double.url, "--token", JOIN_TOKEN, "--isolation", "shell",
+        "--state-dir", str(tmp_path), "--post-job-hook-path", "/no/hook", "--files", "/no/file:/f",
+        *more,
+    )  # fmt: skip
+
+    assert code == 1
+    assert found["hooks"] == ("failed", "/no/hook: not there")
+    assert found["files"] == (status, "/no/file: not there")
+
+
 def test_check_shows_a_wrong_token(
     capsys: pytest.CaptureFixture[str], double: Double, tmp_path: Path
 ) -> None:
