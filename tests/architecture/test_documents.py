@@ -30,5 +30,6 @@ def test_make_tells_what_it_can_do() -> None:
         "test",
         "check",
         "faults",
+        "absences",
         "bench",
     ]
