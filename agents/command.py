@@ -10,7 +10,7 @@ from typing import Final, NoReturn
 
 from agents import option_text
 from agents.check import Finding, check
-from agents.options import OptionError, load, to_environ
+from agents.options import OptionError, child_environ, load
 
 EXIT_FAILED: Final = 1
 EXIT_USAGE: Final = 2
@@ -49,18 +49,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 def _start(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     """Become the Celery worker that the agent is, told the options by its environment."""
     options = load(argv, environ)
-    _become(
-        [sys.executable, "-m", "celery", "-A", "agents", "worker"], environ, to_environ(options)
-    )
+    command = [sys.executable, "-m", "celery", "-A", "agents", "worker"]
+    _become(command, child_environ(options, environ))
 
 
 def _run(argv: Sequence[str], environ: Mapping[str, str]) -> int:
     return _start([*argv, "--disconnect-after-job"], environ)
 
 
-def _become(command: list[str], environ: Mapping[str, str], told: Mapping[str, str]) -> NoReturn:
+def _become(command: list[str], environ: Mapping[str, str]) -> NoReturn:
     sys.stdout.flush()
-    os.execve(command[0], command, {**environ, **told})  # noqa: S606 - the program is our own
+    os.execve(command[0], command, environ)  # noqa: S606 - the program is our own
 
 
 def _check(argv: Sequence[str], environ: Mapping[str, str]) -> int:

@@ -26,7 +26,7 @@ from agents.option_table import (
     entries,
 )
 
-__all__ = ["OptionError", "Options", "load", "resolve", "to_environ"]
+__all__ = ["OptionError", "Options", "child_environ", "load", "resolve", "to_environ"]
 
 #: As given: one text, texts of a repeated flag (each may be a list), items of a list, a mapping.
 Raw = str | list[str] | tuple[str, ...] | dict[str, str]
@@ -94,7 +94,24 @@ def to_environ(options: Options) -> dict[str, str]:
     }
 
 
+def child_environ(options: Options, environ: Mapping[str, str]) -> dict[str, str]:
+    """The whole environment of a child process with these options.
+
+    What a flag or the file decided is not decided again by other names in the environment, nor by
+    the file.
+    """
+    told = to_environ(options)
+    hidden = set[str]()
+    for entry in entries().values():
+        source = options.sources.get(entry.field, "environment")
+        if entry.key == "config" or not source.startswith("environment"):
+            hidden |= {entry.variable, *(synonym.name for synonym in entry.row.synonyms)}
+    return {name: text for name, text in environ.items() if name not in hidden} | told
+
+
 def _as_text(value: Any) -> str:
+    if value in ((), {}):
+        return ","  # an empty text would mean that nothing was said
     if isinstance(value, bool):
         return "true" if value else "false"
     if isinstance(value, Mapping):

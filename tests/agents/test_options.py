@@ -1,13 +1,14 @@
 from __future__ import annotations
 
 import dataclasses
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from agents import option_text
 from agents.option_table import Options, entries
-from agents.options import OptionError, load, resolve, to_environ
+from agents.options import OptionError, child_environ, load, resolve, to_environ
 
 TWO = {"CISERVER_AGENT_SERVER": "http://ci.example.com", "CISERVER_AGENT_TOKEN": "cij_secret"}
 ROOT = Path(__file__).parents[2]
@@ -340,6 +341,33 @@ def test_a_child_process_can_be_told_the_same_options(tmp_path: Path) -> None:
     told = to_environ(options)
     assert resolve({}, {**TWO, **told}) == options
     assert not set(told) & set(TWO)
+
+
+@pytest.mark.parametrize(
+    "argv",
+    [
+        ["--plugin-privileged", "", "--http-proxy", ""],
+        ["--config", "FILE"],
+        ["--config", "FILE", "--no-debug", "--limit-repos", "", "--name", "other-agent"],
+    ],
+)
+def test_a_child_process_is_not_told_otherwise(argv: list[str], tmp_path: Path) -> None:
+    file = tmp_path / "agent.yml"
+    file.write_text("plugin-privileged: []\ndebug: true\nlimit-repos: [a/*]\nlabels: {}\n")
+    environ = {
+        **TWO,
+        "CISERVER_AGENT_NAME": "agent-one",
+        "SEMAPHORE_AGENT_CONFIG_FILE": str(file),
+        "DRONE_RUNNER_NAME": "another",
+        "HTTP_PROXY": "http://proxy:1",
+        "DRONE_PLUGIN_PRIVILEGED": "evil/*",
+        "PATH": "/bin",
+    }
+    options = load([word.replace("FILE", str(file)) for word in argv], environ)
+
+    child = child_environ(options, environ)
+    assert replace(resolve({}, child), config=options.config) == options
+    assert child["PATH"] == "/bin"
 
 
 def test_the_table_is_whole() -> None:
