@@ -20,7 +20,7 @@ from pipeline.convert import combine, modernise
 from pipeline.document import File, parse
 from pipeline.errors import PipelineError, Problem
 from pipeline.facts import BuildFacts, RepoFacts
-from pipeline.lint import check_manifest
+from pipeline.lint import check_manifest, check_sense
 
 log = structlog.get_logger(__name__)
 
@@ -31,6 +31,8 @@ DEFAULT_PATH: Final = ".drone.yml"
 WORKFLOWS: Final = ".woodpecker"
 NEIGHBOURS: Final = (".woodpecker.yaml", ".woodpecker.yml")
 MAX_BYTES: Final = 1_000_000
+#: What the forge puts where bytes are no UTF-8.
+UNREADABLE: Final = "\ufffd"
 
 
 @dataclass(frozen=True, slots=True)
@@ -143,6 +145,9 @@ def required(fetched: Fetched, repo: Repo) -> str:
         raise _problem(
             "config:empty", "the file is empty; expected `kind: pipeline`", fetched.path, line=1
         )
+    if UNREADABLE in text:
+        line = text[: text.index(UNREADABLE)].count("\n") + 1
+        raise _problem("yaml:encoding", "the file is not UTF-8 text", fetched.path, line=line)
     return text
 
 
@@ -162,6 +167,7 @@ def check(text: str, path: str) -> File:
     """
     file = parsed(text, path)
     check_manifest(file)
+    check_sense(file)
     if not file.pipelines:
         raise _problem(
             "config:no-pipeline", "no document has `kind: pipeline`; expected at least one", path

@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import difflib
 import posixpath
+import sys
 from collections.abc import Collection, Iterator
+from dataclasses import replace
 from typing import Final
 
 from pipeline.document import PIPELINE, File, Pipeline, Step, point_name
-from pipeline.errors import WARNING, PipelineError, Problem
+from pipeline.errors import ERROR, WARNING, PipelineError, Problem
 from pipeline.plan import CLONE_NAME
 
 OSES: Final = ("linux", "windows")
@@ -22,6 +24,7 @@ MAX_NAME_BYTES: Final = 100
 #: Above so many names no nearest one is looked for.
 MAX_NEAR: Final = 100
 
+_MEANT_COMMANDS: Final = "did you mean `commands`?"
 _RESERVED: Final = frozenset({"workspace", "_workspace", "_docker_socket"})
 _TRUSTED_KEYS: Final = (
     "privileged", "devices", "dns", "dns_search", "extra_hosts", "network_mode", "shm_size",
@@ -30,7 +33,7 @@ _TRUSTED_KEYS: Final = (
 
 def lint(file: File, *, trusted: bool = False) -> list[Problem]:
     """Every error and warning of a file, by line. `trusted` is the repo's flag."""
-    problems = [*file.warnings, *file.deferred, *manifest(file)]
+    problems = [*file.warnings, *file.deferred, *manifest(file), *_idle(file)]
     for pipeline in file.pipelines:
         problems += lint_pipeline(file, pipeline, trusted=trusted)
     return sorted(problems, key=lambda one: (one.line, one.column, one.code))
@@ -42,6 +45,16 @@ def check_manifest(file: File) -> None:
     Raises: PipelineError with every manifest error.
     """
     problems = list(manifest(file))
+    if problems:
+        raise PipelineError(problems)
+
+
+def check_sense(file: File) -> None:
+    """Check for slips with which a file runs nothing at all. In Drone such a build is a success.
+
+    Raises: PipelineError.
+    """
+    problems = list(_idle(file))
     if problems:
         raise PipelineError(problems)
 
@@ -70,6 +83,16 @@ def manifest(file: File) -> Iterator[Problem]:
         yield from _points(file, pipeline, stages)
         if pipeline.type == "docker" and pipeline.kind == PIPELINE:
             yield from _platform(file, pipeline)
+
+
+def _idle(file: File) -> Iterator[Problem]:
+    """The slips, where no pipeline has anything to run."""
+    if any(one.steps or one.services for one in file.pipelines):
+        return
+    for slip in file.warnings:
+        if slip.code == "config:unknown-kind" or "did you mean `steps`?" in slip.message:
+            message = f"there is nothing to run: {slip.message}"
+            yield replace(slip, code="manifest:nothing-to-run", message=message, severity=ERROR)
 
 
 def _dependencies(file: File, pipeline: Pipeline, seen: set[str]) -> Iterator[Problem]:
@@ -182,6 +205,18 @@ def _exec_step(file: File, step: Step) -> Iterator[Problem]:
     if step.image:
         message = f"step `{step.name}` has an `image`, but the pipeline is of type exec"
         yield _step_at(file, step, "image", "step:image", message)
+    slip = None if step.commands else _slip(file, step)
+    if slip:
+        message = f"step `{step.name}` runs nothing; line {slip.line}: {slip.message}"
+        yield _step_at(file, step, "name", "step:commands", message)
+
+
+def _slip(file: File, step: Step) -> Problem | None:
+    """The key in a step that was to be `commands`."""
+    later = [one.line for each in file.pipelines for one in each.steps if one.line > step.line]
+    lines = range(step.line, min(later, default=sys.maxsize))
+    said = (one for one in file.warnings if _MEANT_COMMANDS in one.message)
+    return next((one for one in said if one.line in lines), None)
 
 
 def _volumes(file: File, pipeline: Pipeline, trusted: bool) -> Iterator[Problem]:

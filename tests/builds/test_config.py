@@ -9,6 +9,7 @@ import pytest
 
 from builds import triggers
 from builds.models import Build, Repo, Template, User
+from tests.builds.conftest import git
 
 Make = Callable[..., Repo]
 
@@ -96,3 +97,16 @@ def test_a_folder_of_workflows_is_one_build(make: Callable[..., Build]) -> None:
         ".woodpecker/notes.txt": "no workflow",
     }
     assert stages(make(files)) == [("build", []), ("test", ["build"])]
+
+
+def test_a_file_that_is_no_utf_8_is_an_error(
+    user: User, make_git: Callable[..., Path], make: Callable[..., Build]
+) -> None:
+    folder = make_git({".drone.yml": ""})
+    (folder / ".drone.yml").write_bytes(b"kind: pipeline\nname: \xe9\n")
+    git(folder, "commit", "-qam", "Latin")
+
+    build = make({"other": ""})
+
+    assert build.status == "error"
+    assert build.error == ".drone.yml:2:1: the file is not UTF-8 text"

@@ -64,8 +64,17 @@ def test_a_failure_is_1(house: House, folder: Path) -> None:
         ("", "the file is empty"),
         ("kind: pipeline\nsteps: [\n", ".drone.yml:3:1: "),
         ("kind: pipeline\ntype: exec\nname: x\nsteps: 7\n", ".drone.yml:4:8: "),
+        ("kind: nonsense\nname: x\n", ".drone.yml:1:7: there is nothing to run: unknown kind"),
+        (
+            "kind: pipeline\ntype: exec\nstesp:\n- name: x\n",
+            ".drone.yml:3:1: there is nothing to run: `stesp`: did you mean `steps`?",
+        ),
+        (
+            "kind: pipeline\ntype: exec\nsteps:\n- name: x\n  comands: [ls]\n",
+            ".drone.yml:4:3: step `x` runs nothing; line 5: `comands` in `steps[0]`",
+        ),
     ],
-    ids=["missing", "empty", "malformed", "nonsensical"],
+    ids=["missing", "empty", "malformed", "nonsensical", "kind", "steps", "commands"],
 )
 def test_a_bad_pipeline_is_2_and_says_what_is_wrong(
     house: House, tmp_path: Path, pipeline: str | None, sentence: str

@@ -3,8 +3,8 @@ from __future__ import annotations
 import pytest
 
 from pipeline.document import parse
-from pipeline.errors import PipelineError
-from pipeline.lint import check_manifest, check_pipeline, lint
+from pipeline.errors import ERROR, PipelineError
+from pipeline.lint import check_manifest, check_pipeline, check_sense, lint
 
 ONE = "kind: pipeline\nname: a\n"
 STEP = ONE + "steps:\n- name: s\n  image: i\n"
@@ -45,7 +45,7 @@ def test_manifest_rules_stop_the_build(text: str, code: str, line: int) -> None:
         ONE + "platform: {arch: s390x}\n",
         ONE + "type: exec\nplatform: {os: darwin, arch: riscv64}\n",
         ONE + "type: kubernetes\nplatform: {os: any}\n",
-        "kind: pipelin\nplatform: {os: any}\n",
+        "kind: pipelin\nplatform: {os: any}\nsteps: [{name: a, image: b}]\n",
         ONE + "---\nkind: pipeline\nname: b\ndepends_on: [a]\n",
         ONE + "matrix: {ARCH: [arm, arm64]}\nplatform: {arch: '${ARCH}'}\n",
         "kind: secret\nname: a\n---\n" + ONE,
@@ -178,3 +178,44 @@ def test_everything_is_told_at_once_in_order() -> None:
 def test_many_unknown_names_are_told_without_looking_for_near_ones() -> None:
     steps = "".join(f"- {{name: s{i}, image: i, depends_on: [z{i}]}}\n" for i in range(3000))
     assert len(found(ONE + "steps:\n" + steps)) == 3000
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("kind: nonsense\nname: x\n", 1),
+        (ONE + "type: exec\nstesp:\n- name: a\n  commands: [x]\n", 4),
+        (ONE + "step:\n- name: a\n  image: x\n", 3),
+    ],
+)
+def test_a_slip_with_which_nothing_runs_is_an_error(text: str, line: int) -> None:
+    file = parse(text)
+
+    with pytest.raises(PipelineError, match="there is nothing to run: ") as fault:
+        check_sense(file)
+
+    assert [problem.line for problem in fault.value.problems] == [line]
+    assert [one.code for one in lint(file) if one.severity == ERROR] == ["manifest:nothing-to-run"]
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        ONE,
+        ONE + "colour: red\n",
+        ONE + "stesp: []\nsteps:\n- name: a\n  image: x\n",
+        ONE + "stesp: []\nservices:\n- name: a\n  image: x\n",
+        "kind: pipelin\nsteps:\n- name: a\n  image: x\n",
+    ],
+)
+def test_a_slip_beside_what_runs_is_a_warning(text: str) -> None:
+    check_sense(parse(text))
+
+
+def test_a_step_that_runs_nothing_for_a_slip_is_an_error_of_the_stage() -> None:
+    file = parse(ONE + "type: exec\nsteps:\n- name: a\n  comands: [x]\n- name: b\n")
+
+    found = [one for one in lint(file) if one.severity == ERROR]
+
+    assert [(one.code, one.line) for one in found] == [("step:commands", 5)]
+    assert "did you mean `commands`?" in found[0].message
