@@ -37,6 +37,7 @@ def compile_command(
     cron: Annotated[str, typer.Option(help="the name of the cron job")] = "",
     repo: Annotated[str, typer.Option(help="owner/name")] = "octocat/hello-world",
     instance: Annotated[str, typer.Option(help="the host of the server")] = "",
+    path: Annotated[list[str] | None, typer.Option(help="a changed file; may be repeated")] = None,
     trusted: Annotated[bool, typer.Option("--trusted", help="as for a trusted repo")] = False,
     param: Annotated[
         list[str] | None, typer.Option(metavar="KEY=VALUE", help="a parameter of the build")
@@ -53,7 +54,7 @@ def compile_command(
     Exit code: 0, 1 if the file is in error, 2 if it could not be read or has no such pipeline.
     """
     build = dataclasses.replace(
-        build_facts(event, branch, ref, action, target, cron, None),
+        build_facts(event, branch, ref, action, target, cron, tuple(path) if path else None),
         after=commit,
         params=pairs(param or [], "--param"),
     )

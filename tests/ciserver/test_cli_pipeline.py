@@ -79,6 +79,13 @@ def test_compile_for_people(write: Callable[..., Path]) -> None:
     ]
 
 
+def test_compile_looks_at_changed_files(write: Callable[..., Path]) -> None:
+    write(FILE.replace('image: "i:', "when: {paths: ['docs/**']}, image: \"i:"))
+    for path, names in (("docs/a/b", ["clone", "a"]), ("src/a", ["clone"])):
+        found = spec("--path", path)["steps"]
+        assert [step["name"] for step in found] == names
+
+
 def test_compile_evaluates_programs(write: Callable[..., Path]) -> None:
     write("def main(ctx): return {'kind': 'pipeline', 'name': ctx.build.event}", ".drone.star")
     assert spec(".drone.star", "--event", "custom")["name"] == "custom"
