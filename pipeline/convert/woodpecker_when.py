@@ -6,9 +6,9 @@ from collections.abc import Mapping
 from typing import Any, Final
 
 from pipeline.conditions import glob
-from pipeline.convert import parts
+from pipeline.convert import evaluate, parts
 from pipeline.convert.parts import Data, Draft, condition, strings, table
-from pipeline.shapes import boolean
+from pipeline.shapes import boolean, text
 from pipeline.yamltext import LIST, MAP, Node
 
 _SAME: Final[Mapping[str, str]] = {
@@ -31,11 +31,27 @@ class When:
     def read(self, node: Node | None, where: str) -> list[Data] | None:
         """The alternatives, one empty one for "always"; None if none can ever match."""
         items = [] if node is None else node.value if node.kind == LIST else [node]
-        found = [self._alternative(item, where) for item in items if not item.null]
-        possible = [one for one in found if one is not None]
+        found = [self._alternatives(item, where) for item in items if not item.null]
+        possible = [one for several in found for one in several]
         if found and not possible:
             return None
         return [{}] if not possible or {} in possible else possible
+
+    def _alternatives(self, node: Node, where: str) -> list[Data]:
+        """What an entry says, as one map or, with `evaluate`, several; none if it never holds."""
+        base = self._alternative(node, where)
+        expression = table(self.draft, node, where).get("evaluate")
+        if base is None or expression is None:
+            return [] if base is None else [base]
+        place = f"{where}.evaluate"
+        try:
+            ways = evaluate.alternatives(text(self.draft, expression, place))
+            found = [evaluate.join(base, way) for way in ways]
+        except evaluate.Refused as fault:
+            advice = f"{fault}; write it as entries of `when`, with `event`, `branch`, `ref`, …"
+            self.draft.refuse(expression, place, advice)
+            return [base]
+        return [one for one in found if one is not None]
 
     def _alternative(self, node: Node, where: str) -> Data | None:
         result: Data = {}
@@ -51,21 +67,14 @@ class When:
             elif key in ("platform", "matrix"):
                 if not self._holds(key, value, place):
                     return None
-            else:
-                self._other(key, value, place)
+            elif key != "evaluate":
+                self.draft.drop(f"`{place}`")
         return result
 
     def _add(self, result: Data, node: Node, key: str, value: Any) -> None:
         if key in result:
             self.draft.refuse(node, "tag", "give `ref` and `tag` in two entries of `when`")
         result[key] = value
-
-    def _other(self, key: str, node: Node, where: str) -> None:
-        if key == "evaluate":
-            advice = "write it with `event`, `branch`, `ref`, … as entries of a list in `when`"
-            self.draft.refuse(node, where, advice)
-        else:
-            self.draft.drop(f"`{where}`")
 
     def _paths(self, node: Node, where: str) -> Any:
         if node.kind != MAP:
