@@ -121,7 +121,12 @@ STATIC_URL = "/static/"
 STATIC_ROOT = BASE_DIR / "build" / "static"
 STATICFILES_DIRS = [
     (f"npm/{package}", folder)
-    for package, folder in (("htmx", BASE_DIR / "node_modules" / "htmx.org" / "dist"),)
+    for package, folder in (
+        ("htmx", BASE_DIR / "node_modules" / "htmx.org" / "dist"),
+        ("xterm", BASE_DIR / "node_modules" / "@xterm" / "xterm" / "lib"),
+        ("xterm-css", BASE_DIR / "node_modules" / "@xterm" / "xterm" / "css"),
+        ("xterm-fit", BASE_DIR / "node_modules" / "@xterm" / "addon-fit" / "lib"),
+    )
     if folder.is_dir()
 ]
 STORAGES = {

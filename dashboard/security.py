@@ -26,9 +26,9 @@ _DIRECTIVES = (
 Answer = HttpResponseBase | Awaitable[HttpResponseBase]
 
 
-def policy(request: HttpRequest) -> str:
+def policy(request: HttpRequest, style_nonce: str = "") -> str:
     """The policy for one request; the websockets of its own host are named, since not every
-    browser counts them as 'self'."""
+    browser counts them as 'self'. `style_nonce` lets in the styles that a script makes with it."""
     connect = "connect-src 'self'"
     try:
         host = request.get_host()
@@ -36,7 +36,10 @@ def policy(request: HttpRequest) -> str:
         host = ""
     if host:
         connect += f" ws://{host} wss://{host}"
-    return "; ".join((*_DIRECTIVES, connect))
+    directives = list(_DIRECTIVES)
+    if style_nonce:
+        directives[-1] += f" 'nonce-{style_nonce}'"
+    return "; ".join((*directives, connect))
 
 
 @sync_and_async_middleware

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from django.urls import URLPattern, URLResolver, include, path
 
-from dashboard.views import account, agents, builds, logs, repos, sessions
+from dashboard.views import account, agents, builds, logs, repos, sessions, shells
 from dashboard.views import settings as repo_settings
 
 Paths = list[URLPattern | URLResolver]
@@ -21,6 +21,8 @@ _build: Paths = [
     path("/<int:stage>/<int:step>", builds.page, name="step"),
     path("/<int:stage>/<int:step>/log.txt", logs.download, name="download"),
     path("/<int:stage>/<int:step>/lines", logs.lines, name="lines"),
+    path("/<int:stage>/<int:step>/shell", shells.page, name="shell"),
+    path("/<int:stage>/<int:step>/shell/end", shells.end, name="end-shell"),
 ]
 _repo: Paths = [
     path("", builds.index, name="builds"),

@@ -14,7 +14,7 @@ from agents.drivers.base import EXIT_KILLED, DriverError
 from agents.drivers.docker_container import WINDOWS, Site, body
 from agents.drivers.docker_engine import Engine
 from agents.drivers.docker_stream import Plain
-from agents.drivers.exec_shell import TERM
+from agents.drivers.exec_shell import LOCALE, TERM
 from agents.option_table import Options
 from pipeline.spec import StageSpec, StepSpec
 
@@ -118,5 +118,5 @@ def shell_body(
         entrypoint=command[:1],
         command=command[1:],
     )
-    found = body(spec, own, {**environ, "TERM": TERM}, options, site)
+    found = body(spec, own, {**LOCALE, **environ, "TERM": TERM}, options, site)
     return {**found, "Tty": True, "OpenStdin": True, "AttachStdin": True}

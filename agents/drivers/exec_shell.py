@@ -20,6 +20,8 @@ from agents.cache.place import rights
 from agents.drivers.base import DriverError
 
 TERM: Final = "xterm-256color"
+#: What is typed is UTF-8, which a shell without a locale would not take.
+LOCALE: Final = {"LANG": "C.UTF-8"}
 _READ_BYTES: Final = 32 * 1024
 #: How often a thread that waits for the terminal looks whether it has been let go of.
 _LOOK_MS: Final = 500
@@ -58,7 +60,7 @@ class ExecShell:
             self._child: subprocess.Popen[bytes] = subprocess.Popen(
                 ["/bin/sh", "-c", _BEGIN, os.ttyname(self._other)],
                 cwd=folder,
-                env={**environ, "TERM": TERM},
+                env={**LOCALE, **environ, "TERM": TERM},
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
                 **rights(user),

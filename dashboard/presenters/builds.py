@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 from django.urls import reverse
 
-from builds import claims
-from builds.models import Build, Repo, Stage, Step
+from builds import claims, debug
+from builds.models import Build, Hold, Repo, Stage, Step
 from dashboard.presenters import words
 from pipeline import states
 
@@ -31,6 +31,8 @@ class StepRow:
     url: str
     current: bool
     note: str
+    #: What keeps it for debugging, if it is kept.
+    hold: Hold | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,22 +161,29 @@ def choose(stages: Sequence[Stage]) -> Step | None:
 
 def stage_rows(build: Build, stages: Sequence[Stage], current: Step | None) -> list[StageRow]:
     """The list beside the log."""
+    held = {hold.step_id: hold for hold in debug.held(build.pk)} if build.debug else {}
     return [
         StageRow(
             stage=stage,
             note=_note(stage),
-            steps=tuple(_step_row(build, stage, step, current) for step in stage.steps.all()),
+            steps=tuple(
+                _step_row(build, stage, step, current, held.get(step.pk))
+                for step in stage.steps.all()
+            ),
         )
         for stage in stages
     ]
 
 
-def _step_row(build: Build, stage: Stage, step: Step, current: Step | None) -> StepRow:
+def _step_row(
+    build: Build, stage: Stage, step: Step, current: Step | None, hold: Hold | None
+) -> StepRow:
     return StepRow(
         step=step,
         url=url("step", build.repo, build.number, stage.number, step.number),
         current=current is not None and current.pk == step.pk,
         note=_step_note(step),
+        hold=hold,
     )
 
 

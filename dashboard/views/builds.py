@@ -10,7 +10,7 @@ from django.shortcuts import redirect, render
 from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_http_methods, require_POST, require_safe
 
-from builds import permissions, transitions, triggers
+from builds import debug, permissions, transitions, triggers
 from builds.models import Build, Repo, Stage, Step
 from dashboard import access
 from dashboard.forms import NewBuild
@@ -137,10 +137,12 @@ def cancel(request: HttpRequest, repo: Repo, number: int) -> HttpResponse:
 @require_POST
 @access.for_repo("write")
 def restart(request: HttpRequest, repo: Repo, number: int) -> HttpResponse:
-    """Build the same commit again, as a new build."""
+    """Build the same commit again, as a new build; with `debug`, failed steps are kept."""
     build = access.build_of(repo, number)
     try:
-        again = triggers.restart(build, user=access.known_viewer(request), debug=build.debug)
+        again = triggers.restart(
+            build, user=access.known_viewer(request), debug="debug" in request.POST
+        )
     except (UserError, PlatformError) as fault:
         messages.error(request, str(fault))
         return _back(build)
@@ -191,6 +193,7 @@ def _rights(request: HttpRequest, repo: Repo) -> dict[str, bool]:
 def _context(
     request: HttpRequest, build: Build, stages: list[Stage], shown: Step | None
 ) -> dict[str, Any]:
+    rights = _rights(request, build.repo)
     return {
         "repo": build.repo,
         "build": build,
@@ -198,7 +201,8 @@ def _context(
         "stages": present.stage_rows(build, stages, shown),
         "step": shown,
         "best": present.choose(stages),
-        **_rights(request, build.repo),
+        **rights,
+        "may_debug": rights[f"may_{debug.level(build.repo, build.source_repo)}"],
     }
 
 
