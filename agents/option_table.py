@@ -341,6 +341,9 @@ class Options:
     allow_host_volumes: bool = flag_row(
         True, "Trusted repositories may mount host paths on this agent."
     )
+    allow_host_network: bool = flag_row(
+        True, "Trusted repositories may join the host's or another container's network by name."
+    )
     limit_repos: tuple[str, ...] = list_row(
         (), "Patterns of repositories this agent builds; empty: all.", "DRONE_LIMIT_REPOS"
     )

@@ -119,6 +119,16 @@ def _allow_host_volumes(spec: StageSpec, options: Options) -> str:
     return ""
 
 
+def _allow_host_network(spec: StageSpec, options: Options) -> str:
+    if options.allow_host_network and spec.trusted:
+        return ""
+    for step in spec.steps:
+        if step.network_mode:
+            who = "it is off" if spec.trusted else "the repository is not trusted"
+            return f"step {step.name} asks for the network {step.network_mode} and {who}"
+    return ""
+
+
 _RULES: Final[Mapping[str, Rule]] = {
     "isolation": _isolation,
     "limit-repos": _limit_repos,
@@ -128,6 +138,7 @@ _RULES: Final[Mapping[str, Rule]] = {
     "plugin-whitelist": _plugin_whitelist,
     "allow-privileged": _allow_privileged,
     "allow-host-volumes": _allow_host_volumes,
+    "allow-host-network": _allow_host_network,
 }
 
 

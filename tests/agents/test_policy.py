@@ -50,6 +50,12 @@ REFUSED: list[tuple[str, dict[str, Any], StageSpec]] = [
         {"allow_host_volumes": False},
         stage(volumes=(Volume("v", "host", "/etc"),), trusted=True),
     ),
+    ("allow-host-network", {}, stage(step(network_mode="host", commands=("a",)))),
+    (
+        "allow-host-network",
+        {"allow_host_network": False},
+        stage(step(network_mode="container:other", commands=("a",)), trusted=True),
+    ),
 ]
 
 
@@ -81,6 +87,7 @@ ALLOWED: list[tuple[dict[str, Any], StageSpec]] = [
     ),
     ({}, stage(step(privileged=True, commands=("a",)), trusted=True)),
     ({}, stage(volumes=(Volume("v", "host", "/etc"),), trusted=True)),
+    ({}, stage(step(network_mode="host", commands=("a",)), trusted=True)),
 ]
 
 
