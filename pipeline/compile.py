@@ -183,6 +183,7 @@ def _spec(
         event=build.event,
         trusted=repo.trusted,
         fork=_from_fork(facts),
+        source_repo=build.source_repo if build.event == PULL_REQUEST else "",
         private=repo.private,
         debug=build.debug,
         timeout_s=_timeout_s(pipeline, facts),

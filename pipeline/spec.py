@@ -170,7 +170,8 @@ class StageSpec:
     for every
     step, below the step's own. `repo` is the slug, `trusted` the repo's flag, `fork` whether the
     build
-    comes from another repository (cache scopes and exec permission depend on it). `external` and
+    comes from another repository (cache scopes and exec permission depend on it), `source_repo`
+    where the commits of a pull request are. `external` and
     `pull_secrets` are left to the agent: secrets without a value here that the file says where to
     find, and names of those among image_pull_secrets, those that count first in front.
     """
@@ -186,6 +187,7 @@ class StageSpec:
     event: str = ""
     trusted: bool = False
     fork: bool = False
+    source_repo: str = ""
     private: bool = False
     debug: bool = False
     #: How long a failed step is kept for whoever wants to look into it, counted anew with every key

@@ -128,6 +128,15 @@ def test_secrets_are_asked_for_where_the_file_says_they_are(extension: Extension
     assert asked == [("at/unknown", "u"), ("at/nobody", "n")]
 
 
+def test_a_store_is_told_where_a_pull_request_comes_from(extension: Extension) -> None:
+    about = {"event": "pull_request", "source_repo": "someone/hello", "fork": True}
+
+    extend(stage(external=PLACES, **about), options(extension.url, "secret"))
+
+    build = extension.asked[0]["build"]
+    assert (build["event"], build["source_repo"]) == ("pull_request", "someone/hello")
+
+
 def test_a_secret_of_no_place_is_not_asked_for(extension: Extension) -> None:
     extend(stage(), options(extension.url, "secret"))
 

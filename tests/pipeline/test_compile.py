@@ -151,7 +151,9 @@ ONE = "kind: pipeline\nname: default\nsteps: [{name: a, image: i}]\n"
 )
 def test_what_comes_from_a_fork(event: str, source_repo: str, fork: bool) -> None:
     build = dataclasses.replace(FACTS.build, event=event, source_repo=source_repo)
-    assert compiled(ONE, dataclasses.replace(FACTS, build=build)).spec.fork is fork
+    spec = compiled(ONE, dataclasses.replace(FACTS, build=build)).spec
+    assert spec.fork is fork
+    assert spec.source_repo == (source_repo if event == "pull_request" else "")
 
 
 def test_a_pipeline_lowers_the_timeout_only() -> None:
