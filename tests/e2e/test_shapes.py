@@ -93,6 +93,27 @@ SHAPES = (
         {"one": {"slow": "failure"}},
     ),
     Shape(
+        "exec-retried",
+        EXEC + "steps:\n"
+        "- {name: flaky, retry: 2, commands: ["
+        "'test -e seen || { touch seen; exit 1; }', echo ok]}\n"
+        "- {name: slow, timeout: 1s, retry: {count: 1, backoff: 1s}, commands: ["
+        "'test -e slow || { touch slow; sleep 600; }', echo in time]}\n"
+        "- {name: broken, retry: {count: 5, on: [error]}, commands: [exit 1]}\n",
+        "failure",
+        {"one": {"flaky": "success", "slow": "success", "broken": "failure"}},
+        ((1, 1, "ok"), (1, 2, "in time")),
+    ),
+    Shape(
+        "exec-conditions-as-lists",
+        EXEC + "trigger:\n- {event: tag}\n- {event: {exclude: [tag]}}\nsteps:\n"
+        "- {name: never, commands: [echo no], when: [{event: tag}, {branch: nowhere}]}\n"
+        "- name: one\n  commands: echo one text\n  when: [{event: tag}, {branch: ['*', '**']}]\n",
+        "success",
+        {"one": {"one": "success"}},
+        ((1, 1, "one text"),),
+    ),
+    Shape(
         "exec-stage-timed-out",
         EXEC + "timeout: 10s\nsteps:\n"
         "- {name: slow, commands: [sleep 600]}\n"
@@ -180,6 +201,15 @@ SHAPES = (
         f"- {{name: slow, {BOX}, depends_on: [start], commands: [touch runs, sleep 600]}}\n",
         "failure",
         {"one": {"start": "success", "fail": "failure", "slow": "killed"}},
+    ),
+    Shape(
+        "docker-retried",
+        DOCKER + "steps:\n"
+        f"- {{name: flaky, {BOX}, retry: {{count: 2, on: failure}},"
+        " commands: ['test -e seen || { touch seen; exit 1; }', echo passed]}\n",
+        "success",
+        {"one": {"flaky": "success"}},
+        ((1, 1, "passed"),),
     ),
     Shape(
         "docker-stage-timed-out",
