@@ -9,9 +9,6 @@ from __future__ import annotations
 import contextlib
 import http.client
 import importlib
-import secrets
-import shutil
-import socket
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -22,7 +19,7 @@ from typing import Final
 
 import structlog
 
-from agents import hooks, policy
+from agents import hooks, host, policy
 from agents.cache.settings import exports
 from agents.drivers.base import EXIT_ERROR, Driver, DriverError
 from agents.extensions import extend
@@ -94,6 +91,7 @@ class Agent:
         #: Stages that run and ran here, for the status page.
         self.board = Board()
         self._paused = ""
+        self._full = False
         self._serving = 0
         self._janitor = Janitor()
         self._finished = False
@@ -174,7 +172,7 @@ class Agent:
     def _join(self) -> None:
         options = self.options
         known = self.state.identity(options.server)
-        name = options.name or (known.name if known else _new_name())
+        name = options.name or (known.name if known else host.new_name())
         if known is None:
             known = Identity(options.server, name)
             self._remember(known)
@@ -343,11 +341,13 @@ class Agent:
                 self._links.append(link)
 
     def _disk_is_full(self) -> bool:
-        least = self.options.disk_free_min
-        if not least or _disk_free(self.options) >= least:
-            return False
-        log.error("disk.full", folder=str(self.options.work_dir), least=least)
-        return True
+        least, free = self.options.disk_free_min, host.disk_free(self.options)
+        full = free < least
+        if full != self._full:
+            self._full = full
+            say = log.error if full else log.warning
+            say("disk.full" if full else "disk.has-room", free=free, least=least)
+        return full
 
     # --- what runs ask of their house ---
 
@@ -431,8 +431,8 @@ class Agent:
             reason=self.leaving or self._paused,
             hold_s=HOLD_S,
             version=VERSION,
-            load=_load(),
-            disk_free_bytes=_disk_free(self.options),
+            load=host.load(),
+            disk_free_bytes=host.disk_free(self.options),
         )
 
     def _obey(self, orders: Orders) -> None:
@@ -581,19 +581,3 @@ class Agent:
         with self._lock:
             for link in self._links:
                 link.close()
-
-
-def _new_name() -> str:
-    host = "".join(c for c in socket.gethostname() if c.isalnum() or c in "-.")[:60] or "agent"
-    return f"{host}-{secrets.token_hex(4)}"
-
-
-def _disk_free(options: Options) -> int:
-    folder = options.work_dir if options.work_dir.exists() else options.state_dir
-    return shutil.disk_usage(folder).free
-
-
-def _load() -> float:
-    with contextlib.suppress(OSError):
-        return float(Path("/proc/loadavg").read_text().split()[0])
-    return 0.0

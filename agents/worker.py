@@ -117,6 +117,7 @@ class AgentWorker(Worker):
         self._companions: list[Companion] = []
         self._signals = Bell()
         self._signalled = 0
+        self._closed = False
         kwargs |= {
             "pool_cls": Pool,
             "concurrency": options.concurrency,
@@ -199,7 +200,8 @@ class AgentWorker(Worker):
         consumer = self.consumer
         if consumer.task_consumer is None:
             return
-        wanted = set(() if self.agent.is_closed else self.agent.queues)
+        self._closed = self.agent.is_closed
+        wanted = set(() if self._closed else self.agent.queues)
         queues = self.app.amqp.queues
         for name in set(queues.consume_from) - wanted:
             queues.deselect(name)
@@ -220,9 +222,15 @@ class AgentWorker(Worker):
             for number in self._signals.take():
                 self._on_signal(signal.Signals(number))
             self.agent.tick()
+            self._look_whether_closed()
             if self.agent.leaving is not None and self.agent.is_idle:
                 celery.worker.state.should_stop = 0  # type: ignore[assignment]
                 self.app.bell.ring()
+
+    def _look_whether_closed(self) -> None:
+        """A disk that runs full, or has room again, tells nobody."""
+        if self.agent.is_closed != self._closed:
+            self._queues_changed(())
 
     def _on_signal(self, number: signal.Signals) -> None:
         """First: drain. Second: cancel what runs. Third: end at once."""

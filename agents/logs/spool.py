@@ -111,7 +111,7 @@ class Spool:
         self._given_up = False
         #: Whether a write waits for room on the disk, and lets others look meanwhile.
         self._stuck = False
-        #: How many lines could not be stored.
+        #: How many lines could not be stored since the last one that was.
         self._lost = 0
         self._closed = False
         self.finished = False
@@ -184,11 +184,19 @@ class Spool:
             self._append([rest + b"\n"], 1, flags)
 
     def _append(self, pieces: list[bytes], lines: int, flags: int = 0) -> None:
+        self._say_what_was_lost()
+        if self._lost or not self._store(pieces, lines, flags):
+            self._lost += lines
+
+    def _store(self, pieces: list[bytes], lines: int, flags: int = 0) -> bool:
+        """Write whole lines behind the last ones; False if none of them could be."""
         size = sum(map(len, pieces))
         segment = self._segment_for(size)
-        if segment is None or not self._write_all(segment.data, b"".join(pieces)):
-            self._lose(segment, lines)
-            return
+        if segment is None:
+            return False
+        if not self._write_all(segment.data, b"".join(pieces)):
+            os.ftruncate(segment.data, segment.size)
+            return False
         ms = int((self._clock() - self._started) * 1000)
         record = Record(self._end, segment.size, size, lines, ms, bool(flags & _OPEN))
         if not self._write_all(
@@ -199,12 +207,7 @@ class Spool:
         segment.records.append(record)
         segment.size += size
         self._end = record.end
-
-    def _lose(self, segment: Segment | None, lines: int) -> None:
-        """Lines that could not be stored: cut what was written of them, and count them."""
-        if segment is not None:
-            os.ftruncate(segment.data, segment.size)
-        self._lost += lines
+        return True
 
     def _write_all(self, file: int, data: bytes) -> bool:
         rest = memoryview(data)
@@ -276,9 +279,11 @@ class Spool:
         self._segments[1:] = ring
 
     def _say_what_was_lost(self) -> None:
+        """Put a line in the place of those that could not be stored, if there is room for it."""
         if self._lost:
             text = f"[{self._lost} lines lost: the agent could not store them on its disk]\n"
-            self._append([text.encode()], 1)
+            if self._store([text.encode()], 1):
+                self._lost = 0
 
     def _say_what_was_left_out(self) -> None:
         """Put a line in the place of the last one that was dropped."""
