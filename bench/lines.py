@@ -41,7 +41,7 @@ def main() -> None:
             server.client.call("POST", f"/api/repos/{slug}/secrets", json=body)
         note(f"printing {LINES} lines")
         number = server.build(slug)
-        build = server.ended(slug, number)
+        build = server.ended(slug, number, every_s=0.2)
         with server.database("logs") as logs:
             end = time.monotonic() + 60
             while logs.execute("SELECT max(next) FROM builds_steplog").fetchone()[0] < LINES:
