@@ -22,7 +22,7 @@ from tests.agents.test_worker import broker, ring, server, worker
 from tests.services import Redis, free_port, wait_for
 
 __all__ = ["broker", "server"]
-pytestmark = pytest.mark.service
+pytestmark = [pytest.mark.service, pytest.mark.timeout(300)]
 
 HOOK = """\
 echo "$CISERVER_AGENT_SHUTDOWN_REASON $SEMAPHORE_AGENT_SHUTDOWN_REASON" > {reason}

@@ -13,7 +13,11 @@ import pytest
 from tests.e2e.house import House, repository
 from tests.services import short_folder, wait_for
 
-pytestmark = pytest.mark.service
+pytestmark = [
+    pytest.mark.service,
+    pytest.mark.timeout(600),
+    pytest.mark.xdist_group("agent-options-house"),
+]
 
 PIPELINE = """\
 kind: pipeline

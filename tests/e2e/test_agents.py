@@ -12,7 +12,11 @@ import pytest
 from tests.e2e.house import House, exec_pipeline, repository
 from tests.services import short_folder, wait_for
 
-pytestmark = pytest.mark.service
+pytestmark = [
+    pytest.mark.service,
+    pytest.mark.timeout(600),
+    pytest.mark.xdist_group("agents-house"),
+]
 LIMIT_S = 120.0
 
 
