@@ -102,6 +102,7 @@ class Double:
         self.orders = Orders()
         self.report_s = 15.0
         self.pace_ms = 1000
+        self.release: tuple[int, ...] = ()
         self.token = "agent-token"
         self.protocol = PROTOCOL
         #: Fields that a newer server may add to its answers.
@@ -220,7 +221,7 @@ class Double:
             raise Answer(410, "lease:closed", "the lease is closed")
         lease.reports.append(report)
         lease.closed = report.done
-        return Pace(lease.cancel, self.pace_ms, {key: value for key, value in positions.items()})
+        return Pace(lease.cancel, self.pace_ms, positions, self.release)
 
     def batch(self, id_: str, step: int, start: int, data: bytes) -> Any:
         lease = self._lease(id_)
