@@ -125,6 +125,45 @@ def test_answers_get_lost(
     assert len(server.proxy.lost) == 2
 
 
+def test_answers_to_join_and_presence_get_lost(server: Cluster, runs: Path, tmp_path: Path) -> None:
+    """The agent is there once, under its name, and works; no order is lost with its answer."""
+    (tmp_path / "gate").touch()
+    server.proxy.lose_answer("POST", "/v1/agents", times=2)
+    server.proxy.lose_answer("PUT", "/v1/agents/")  # held, until there is an order
+    server.agent()
+    slug = server.repo(numbered(runs, tmp_path / "gate"))
+
+    assert server.ended(slug, server.build(slug))["status"] == "success"
+    rows = server.client.call("GET", "/api/agents")
+    assert [row["name"] for row in rows] == ["agent-one"]
+    assert times_run(runs) == 1
+    assert len(server.proxy.lost) == 3
+
+    server.client.call("PATCH", f"/api/agents/{rows[0]['id']}", json={"drain": True})
+    wait_for("it hears of the drain", lambda: "agent.paused" in server.agent_log())
+
+
+def test_a_suspended_agent_comes_back(server: Cluster, runs: Path, tmp_path: Path) -> None:
+    """As when a laptop's lid is closed: its stage is given up, it hears of that and works on."""
+    gate = tmp_path / "gate"
+    agent = server.agent()
+    slug = server.repo(numbered(runs, gate))
+    number = server.build(slug)
+    server.wait_line(slug, number, "line 49")
+
+    agent.signal(signal.SIGSTOP)
+    assert server.ended(slug, number)["status"] == "error"
+    agent.signal(signal.SIGCONT)
+    wait_for("it hears that", lambda: "lease.refused" in server.agent_log())
+    gate.touch()
+    second = server.build(slug)
+
+    assert server.ended(slug, second)["status"] == "success"
+    assert numbers(server.log(slug, number)) == list(range(50))
+    assert numbers(server.log(slug, second)) == list(range(100))
+    assert times_run(runs) == 2
+
+
 def test_a_drained_agent_finishes_first(server: Cluster, runs: Path, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     agent = server.agent()
