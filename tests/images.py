@@ -21,6 +21,7 @@ import docker.errors
 
 BUSYBOX = "ciserver-test/busybox:1"
 GIT = "ciserver-test/git:1"
+PLUGIN = "ciserver-test/plugin:1"
 
 
 def busybox_image(engine: str | None = None) -> str:
@@ -28,12 +29,23 @@ def busybox_image(engine: str | None = None) -> str:
     return _ensure(BUSYBOX, (), engine)
 
 
+def plugin_image() -> str:
+    """The name of an image that is a plugin: its program says what it is told."""
+    changes = ['ENTRYPOINT ["sh", "-c", "echo $PLUGIN_GREETING, $PLUGIN_NAMES: $PLUGIN_MAP"]']
+    return _ensure(PLUGIN, (), changes=changes)
+
+
 def git_image() -> str:
     """The name of an image with busybox and git."""
     return _ensure(GIT, ("git",))
 
 
-def _ensure(name: str, programs: Sequence[str], engine: str | None = None) -> str:
+def _ensure(
+    name: str,
+    programs: Sequence[str],
+    engine: str | None = None,
+    changes: Sequence[str] = (),
+) -> str:
     client = docker.APIClient(engine, version="auto", timeout=300)
     with contextlib.closing(client), _one_process_at_a_time():
         try:
@@ -42,7 +54,9 @@ def _ensure(name: str, programs: Sequence[str], engine: str | None = None) -> st
             repository, _, tag = name.partition(":")
             with tempfile.NamedTemporaryFile(suffix=".tar") as file:
                 _write_root(Path(file.name), programs)
-                client.import_image(src=file.name, repository=repository, tag=tag)
+                client.import_image(
+                    src=file.name, repository=repository, tag=tag, changes=list(changes)
+                )
     return name
 
 

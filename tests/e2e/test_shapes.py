@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 
 from tests.cluster import Cluster, cluster
-from tests.images import busybox_image
+from tests.images import busybox_image, plugin_image
 from tests.services import wait_for
 
 pytestmark = [pytest.mark.service, pytest.mark.timeout(400), pytest.mark.xdist_group("docker")]
@@ -174,6 +174,25 @@ SHAPES = (
         ((1, 1, "PLUGIN_TAGS=a,b"), (1, 3, "kept")),
     ),
     Shape(
+        "docker-plugin-with-a-program-of-its-own",
+        DOCKER + "steps:\n- name: greet\n  image: PLUGIN\n  pull: never\n"
+        "  settings: {greeting: hello, names: [a, 3, yes], map: {k: 1.10}}\n",
+        "success",
+        {"one": {"greet": "success"}},
+        ((1, 1, 'hello, a,3,true: {"k":1.1}'),),
+    ),
+    Shape(
+        "docker-graph",
+        DOCKER + "steps:\n"
+        f"- {{name: a, {BOX}, commands: [echo a > a]}}\n"
+        f"- {{name: b, {BOX}, commands: [cp a b], depends_on: [a]}}\n"
+        f"- {{name: c, {BOX}, commands: [cp a c], depends_on: [a]}}\n"
+        f"- {{name: d, {BOX}, commands: [cat b c], depends_on: [b, c]}}\n",
+        "success",
+        {"one": dict.fromkeys("abcd", "success")},
+        ((1, 4, "a"),),
+    ),
+    Shape(
         "docker-clone",
         "kind: pipeline\nname: one\nsteps:\n"
         f"- {{name: read, {BOX}, commands: [cat hello.txt, echo made > made.txt]}}\n"
@@ -253,7 +272,8 @@ def steps(build: dict[str, Any]) -> Statuses:
 def repo(server: Cluster, name: str, text: str) -> str:
     """A repo with this pipeline; IMAGE stands for the local image."""
     files = {"hello.txt": "hello from git\n"}
-    return server.repo(text.replace("IMAGE", busybox_image()), name, files)
+    text = text.replace("IMAGE", busybox_image()).replace("PLUGIN", plugin_image())
+    return server.repo(text, name, files)
 
 
 @pytest.mark.parametrize("shape", SHAPES, ids=shape_id)
