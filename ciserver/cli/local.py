@@ -80,8 +80,18 @@ def stage(plan: Plan, name: str, file: str) -> PlannedStage:
     wanted = name or (names[0] if len(names) == 1 else "default")
     found = next((one for one in plan.stages if wanted in (one.name, one.pipeline)), None)
     if found is None:
-        known = ", ".join(names) or "none"
-        skipped = next((one.reason for one in plan.skipped if one.name == wanted), "")
-        why = f"is not chosen: {skipped}" if skipped else f"does not exist; those chosen: {known}"
-        raise Refused(f"{file}: pipeline {wanted} {why}")
+        raise Refused(f"{file}: {_why_not(plan, name, names)}")
     return found
+
+
+def _why_not(plan: Plan, name: str, names: list[str]) -> str:
+    reasons = {one.name: one.reason for one in plan.skipped}
+    if name in reasons:
+        return f"pipeline {name} is not chosen: {reasons[name]}"
+    if not names:
+        said = "; ".join(f"{one}: {reason}" for one, reason in reasons.items())
+        return f"no pipeline is chosen: {said or 'there is none'}"
+    known = ", ".join(names)
+    if name:
+        return f"pipeline {name} does not exist; those chosen: {known}"
+    return f"name one of the pipelines with --pipeline: {known}"

@@ -111,6 +111,22 @@ def test_compile_refuses_what_is_not_chosen(name: str, write: Callable[..., Path
     assert name in str(done.exception)
 
 
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        (("--event", "tag"), "name one of the pipelines with --pipeline: one, two (GO=1)"),
+        (("--event", "cron", "--branch", "x"), "no pipeline is chosen: one: branch `x` does not"),
+    ],
+)
+def test_compile_says_what_there_is(
+    words: tuple[str, ...], sentence: str, write: Callable[..., Path]
+) -> None:
+    write(FILE.replace("name: one", "name: one\ntrigger: {branch: {exclude: [x]}}"))
+    done = ci("compile", *words)
+    assert isinstance(done.exception, Refused)
+    assert sentence in str(done.exception)
+
+
 def test_sign_prints_or_saves(write: Callable[..., Path]) -> None:
     path, key = write(), write(KEY + "\n", "key")
     done = ci("sign", "--key-file", str(key))
