@@ -25,6 +25,7 @@ _REDIS: Final = ("redis", "rediss", "redis+socket", "sentinel")
 _ENGINES: Final = ("unix", "tcp", "http", "https", "npipe")
 #: Options that are addresses, and how they may begin.
 _ADDRESSES: Final = {
+    "server": _HTTP,
     "http-proxy": _HTTP,
     "https-proxy": _HTTP,
     "redis-url": _REDIS,
@@ -38,6 +39,7 @@ _ADDRESSES: Final = {
 _MOUNT: Final = re.compile(r"[^:]+:[^:]+(:r[ow])?")
 _DEVICE: Final = re.compile(r"/[^:]*(:/[^:]*(:[rwm]{1,3})?)?")
 _CPU_SET: Final = re.compile(r"\d+(-\d+)?(,\d+(-\d+)?)*")
+_WORD: Final = re.compile(r"[A-Za-z0-9_.-]+")
 _HIGHEST_PORT: Final = 65535
 
 
@@ -104,8 +106,8 @@ def _is_address(text: str, schemes: tuple[str, ...]) -> bool:
         in_range = parts.port is None or parts.port > 0
     except ValueError:
         return False
-    there = parts.netloc or (parts.scheme not in _HTTP and parts.path)
-    return parts.scheme in schemes and in_range and bool(there)
+    there = parts.hostname or (parts.scheme not in _HTTP and parts.path)
+    return parts.scheme in schemes and in_range and bool(there) and not re.search(r"\s", text)
 
 
 def _shapes(options: Options) -> Iterator[Fault]:
@@ -116,6 +118,10 @@ def _shapes(options: Options) -> Iterator[Fault]:
     for item in options.devices:
         if not _DEVICE.fullmatch(item):
             yield "devices", _source(options, "devices"), f"expected HOST[:CONTAINER], got {item!r}"
+    for key in ("os", "arch"):
+        if not _WORD.fullmatch(getattr(options, key)):
+            text = f"expected a word such as linux or amd64, got {getattr(options, key)!r}"
+            yield key, _source(options, key), text
     if options.cpu_set and not _CPU_SET.fullmatch(options.cpu_set):
         yield "cpu-set", _source(options, "cpu-set"), f"expected 0-1,3, got {options.cpu_set!r}"
     bind = re.fullmatch(r".*:(\d{1,5})", options.http_bind)
@@ -145,6 +151,36 @@ def _host(options: Options) -> Iterator[Fault]:
         fault = _account_fault(options.exec_user)
         if fault:
             yield "exec-user", _source(options, "exec-user"), fault
+    if options.env_file:
+        try:
+            Path(options.env_file).read_text()
+        except (OSError, UnicodeDecodeError) as broken:
+            text = f"cannot read {options.env_file}: {_reason(broken)}"
+            yield "env-file", _source(options, "env-file"), text
+    yield from _folders(options)
+    yield from _engine_files(options)
+
+
+def _folders(options: Options) -> Iterator[Fault]:
+    for key in ("state-dir", "work-dir"):
+        folder: Path = getattr(options, key.replace("-", "_")).expanduser().absolute()
+        place = next(one for one in (folder, *folder.parents) if one.exists())
+        if key.replace("-", "_") in options.sources and not (
+            place.is_dir() and os.access(place, os.W_OK)
+        ):
+            yield key, _source(options, key), f"cannot write in {place}"
+    if options.log_file and not os.access(Path(options.log_file).absolute().parent, os.W_OK):
+        text = f"cannot write in {Path(options.log_file).absolute().parent}"
+        yield "log-file", _source(options, "log-file"), text
+
+
+def _engine_files(options: Options) -> Iterator[Fault]:
+    if options.docker_tls_verify and options.docker_cert_path:
+        files = ("ca.pem", "cert.pem", "key.pem")
+        gone = [name for name in files if not (Path(options.docker_cert_path) / name).is_file()]
+        if gone:
+            text = f"there is no {', '.join(gone)} in {options.docker_cert_path}"
+            yield "docker-cert-path", _source(options, "docker-cert-path"), text
     if options.docker_config:
         try:
             data = json.loads(Path(options.docker_config).read_bytes())
@@ -155,9 +191,6 @@ def _host(options: Options) -> Iterator[Fault]:
         if not isinstance(data, dict):
             text = f"{options.docker_config} is not a config.json: {reason}"
             yield "docker-config", _source(options, "docker-config"), text
-    if options.log_file and not os.access(Path(options.log_file).absolute().parent, os.W_OK):
-        text = f"cannot write in {Path(options.log_file).absolute().parent}"
-        yield "log-file", _source(options, "log-file"), text
 
 
 def _account_fault(name: str) -> str:

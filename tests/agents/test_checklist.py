@@ -204,6 +204,7 @@ def sample(entry: Entry) -> str:
         "name-from-env": "NAME_OF_AGENT",
         "concurrency": "1",
         "logs-compression-size": "2MiB",
+        "env-file": __file__,
         "files": "/a:/b",
         "volumes": "/a:/b",
         "devices": "/dev/null",
