@@ -112,8 +112,13 @@ def compile_stage(
     return Compiled(
         spec=spec,
         wanted=frozenset((*references, *pipeline.image_pull_secrets)),
-        encrypted={one.name: one.data for one in document.secrets if one.data},
-        external={one.name: (one.path, one.key) for one in document.secrets if one.path},
+        # of two documents of one name the first counts
+        encrypted={one.name: one.data for one in reversed(document.secrets) if one.data},
+        external={
+            one.name: (one.path, one.key)
+            for one in reversed(document.secrets)
+            if one.path or one.key
+        },
         pull_secrets=pipeline.image_pull_secrets,
     )
 

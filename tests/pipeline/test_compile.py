@@ -265,6 +265,13 @@ def test_an_agent_is_told_where_secrets_without_a_value_are() -> None:
     assert with_secrets(compiled(text), {"token": "t", "gone": "{}"}).external == ()
 
 
+def test_of_two_secrets_of_one_name_the_first_counts() -> None:
+    named = "---\nkind: secret\nname: token\n"
+    text = f"{SECRETS}{named}data: one\n{named}get: {{name: two}}\n{named}data: three\n"
+    result = compiled(text + f"{named}get: {{path: four}}\n")
+    assert (result.encrypted, result.external) == ({"token": "one"}, {"token": ("", "two")})
+
+
 def test_secret_values_do_not_show() -> None:
     values = {"token": "hush-hush", "first": docker_config(a="hush-hush")}
     spec = with_secrets(compiled(SECRETS), values, Netrc("m", "l", "hush-hush"))
