@@ -57,6 +57,13 @@ class ReadOnly(_ModelAdmin):
         return False
 
 
+class History(ReadOnly):
+    """Rows that stay: retention and the API take their logs and files along, these pages do not."""
+
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+
 class Rows(_Inline):
     """Rows below another row, to look at."""
 
@@ -116,6 +123,10 @@ class Repos(_ModelAdmin):
     inlines = (PermRows,)
     actions = ("activate", "deactivate")
 
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        """They are added on the page `/add`, which asks the repository itself."""
+        return False
+
     @admin.action(description="Activate")
     def activate(self, request: HttpRequest, repos: QuerySet[Repo]) -> None:
         self.message_user(request, f"{repos.update(active=True)} activated")
@@ -126,7 +137,7 @@ class Repos(_ModelAdmin):
 
 
 @admin.register(Build)
-class Builds(ReadOnly):
+class Builds(History):
     """Builds, newest first."""
 
     list_display = ("__str__", "status", "event", "target", "short_sha", "sender", "created")
@@ -159,7 +170,7 @@ class Builds(ReadOnly):
 
 
 @admin.register(Stage)
-class Stages(ReadOnly):
+class Stages(History):
     """Stages, and what they wait for."""
 
     list_display = ("__str__", "status", "type", "os", "arch", "machine", "attempt", "created")
@@ -175,7 +186,7 @@ class Stages(ReadOnly):
 
 
 @admin.register(Step)
-class Steps(ReadOnly):
+class Steps(History):
     """Steps of all stages."""
 
     list_display = ("__str__", "kind", "status", "exit_code", "image", "started", "stopped")
@@ -243,7 +254,7 @@ class Agents(_ModelAdmin):
         "capacity", "state", "reason", "busy", "load", "disk_free_bytes", "joined", "seen", "left",
         "disabled", "drain",
     )  # fmt: skip
-    actions = ("disable", "enable", "drain_agents", "revoke_tokens")
+    actions = ("disable", "enable", "drain_agents", "undrain", "revoke_tokens")
 
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
@@ -269,6 +280,10 @@ class Agents(_ModelAdmin):
     @admin.action(description="Enable")
     def enable(self, request: HttpRequest, agents: QuerySet[Agent]) -> None:
         self._tell(request, agents, "enable", "enabled")
+
+    @admin.action(description="Undrain: take work again")
+    def undrain(self, request: HttpRequest, agents: QuerySet[Agent]) -> None:
+        self._tell(request, agents, "undrain", "told to take work again")
 
     @admin.action(description="Drain: finish what runs, take nothing new")
     def drain_agents(self, request: HttpRequest, agents: QuerySet[Agent]) -> None:
@@ -319,16 +334,13 @@ class Outboxes(ReadOnly):
 
 
 @admin.register(Audit)
-class Audits(ReadOnly):
+class Audits(History):
     """Who did what."""
 
     list_display = ("created", "user", "action", "subject", "detail")
     list_filter = ("action",)
     search_fields = ("subject", "user__username")
     list_select_related = ("user",)
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
 
 
 def _user(request: HttpRequest) -> User:

@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
+from django.http import HttpRequest, HttpResponseRedirect
+from django.templatetags.static import static
 from django.urls import URLPattern, URLResolver, include, path
 
 from dashboard.views import account, agents, builds, logs, repos, sessions, shells
 from dashboard.views import settings as repo_settings
 
 Paths = list[URLPattern | URLResolver]
+
+
+def favicon(_request: HttpRequest) -> HttpResponseRedirect:
+    """The picture that our own pages name."""
+    return HttpResponseRedirect(static("dashboard/favicon.svg"))
+
 
 app_name = "dashboard"
 
@@ -34,6 +42,7 @@ _repo: Paths = [
 ]
 urlpatterns: Paths = [
     path("", repos.index, name="repos"),
+    path("favicon.ico", favicon),  # what browsers ask for where a page names none
     path("add", repos.add, name="add-repo"),
     path("login", sessions.login, name="login"),
     path("login/link/<str:key>", sessions.login_by_link, name="login-link"),

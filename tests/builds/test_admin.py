@@ -61,6 +61,22 @@ def test_it_cancels_and_restarts_builds(
     ]
 
 
+def test_what_has_happened_is_not_edited_here(
+    root: Client, make_repo: Callable[..., Repo], user: User
+) -> None:
+    build = triggers.create(make_repo(), user=user)
+    assert build is not None
+    for row in (build, build.stages.get()):
+        name = f"admin:builds_{row._meta.model_name}"
+        assert (
+            root.post(reverse(f"{name}_delete", args=[row.pk]), {"post": "yes"}).status_code == 403
+        )
+        assert (
+            root.post(reverse(f"{name}_change", args=[row.pk]), {"status": "x"}).status_code == 403
+        )
+    assert root.get(reverse("admin:builds_repo_add")).status_code == 403
+
+
 def test_it_switches_agents(root: Client, make_agent: Callable[..., Agent]) -> None:
     agent = make_agent()
     act(root, Agent, "disable", agent)
@@ -68,6 +84,7 @@ def test_it_switches_agents(root: Client, make_agent: Callable[..., Agent]) -> N
     agent.refresh_from_db()
     assert agent.disabled and agent.drain
     act(root, Agent, "enable", agent)
+    act(root, Agent, "undrain", agent)
     agent.refresh_from_db()
     assert not agent.disabled and not agent.drain
     act(root, Agent, "revoke_tokens", agent)
@@ -75,6 +92,7 @@ def test_it_switches_agents(root: Client, make_agent: Callable[..., Agent]) -> N
     assert agent.disabled and agent.token_sha256 == ""
     assert set(Audit.objects.values_list("action", "subject")) == {
         ("agent.disable", "one"), ("agent.drain", "one"), ("agent.enable", "one"),
+        ("agent.undrain", "one"),
         ("agent.revoke", "one"),
     }  # fmt: skip
 

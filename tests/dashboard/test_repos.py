@@ -120,3 +120,10 @@ def test_others_may_not_add_repos(as_writer: Client, client: Client) -> None:
 
     assert as_writer.post("/add", data).status_code == 403
     assert client.post("/add", data).headers["Location"].startswith("/login")
+
+
+def test_a_page_that_names_no_icon_gets_ours(client: Client) -> None:
+    answer = client.get("/favicon.ico")
+
+    assert answer.status_code == 302
+    assert answer["Location"].endswith("favicon.svg")
