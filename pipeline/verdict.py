@@ -11,7 +11,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import Final
 
-from pipeline.convert import modernise
+from pipeline.convert import Written, convert
+from pipeline.convert.emit import Origins
 from pipeline.convert.legacy import is_legacy
 from pipeline.convert.parts import LEFT_OUT
 from pipeline.document import DEFAULT_FILE, File, parse
@@ -38,7 +39,7 @@ class Judged:
     `file` is None where it could not be parsed; `problems` are then the reasons.
 
     `text` is the modern text; `converted`: it is not the one that was given. `documents` counts
-    those of the given text that are more than comments.
+    those of the given text that are more than comments. `source` tells places in the given text.
     """
 
     verdict: str
@@ -47,13 +48,17 @@ class Judged:
     text: str = ""
     converted: bool = False
     documents: int = 0
+    source: Written | None = None
 
     def lint(self, *, trusted: bool = False) -> list[Problem]:
         """Everything to say about the file, errors and warnings."""
         found = list(self.problems) if self.file is None else lint(self.file, trusted=trusted)
         if not self.converted:
             return found
-        return [*self._left_out(), *map(_unplaced, found)]
+        if self.text and any(problem.line for problem in found):
+            origins = self.source.origins() if self.source else Origins(())
+            found = [_placed(problem, origins) for problem in found]
+        return [*self._left_out(), *found]
 
     def _left_out(self) -> Iterator[Problem]:
         """What the conversion says on top of its text, as warnings."""
@@ -81,27 +86,29 @@ def decode(data: bytes, file: str = DEFAULT_FILE) -> str:
 def judge(data: bytes | str, file: str = DEFAULT_FILE) -> Judged:
     """Convert, parse and lint a file as the server does; never raises PipelineError."""
     verdict, text, modern, count = PARSE_ERROR, "", "", 0
+    source = None
     try:
         text = decode(data, file) if isinstance(data, bytes) else data
         count = sum(1 for part in split(text) if _CONTENT.search(part.text))
         verdict = CONVERT_ERROR if is_legacy(text) else PARSE_ERROR
-        modern = modernise(text, file)
+        source = convert(text, file)
+        modern = text if source is None else source.text
         verdict = PARSE_ERROR
         parsed = parse(modern, file)
     except PipelineError as fault:
-        converted = bool(modern) and modern != text
-        return Judged(verdict, fault.problems, None, modern, converted, count)
+        return Judged(verdict, fault.problems, None, modern, source is not None, count, source)
     try:
         check_manifest(parsed)
     except PipelineError as fault:
-        return Judged(LINT_ERROR, fault.problems, parsed, modern, modern != text, count)
+        return Judged(LINT_ERROR, fault.problems, parsed, modern, source is not None, count, source)
     verdict = OK if candidates(parsed) else NO_PIPELINE
-    return Judged(verdict, (), parsed, modern, modern != text, count)
+    return Judged(verdict, (), parsed, modern, source is not None, count, source)
 
 
-def _unplaced(problem: Problem) -> Problem:
-    """A finding about a converted text: its lines are not those of the file."""
+def _placed(problem: Problem, origins: Origins) -> Problem:
+    """A finding about a converted text at its place in the given one, if that is known."""
     if not problem.line:
         return problem
+    line, column = origins.of(problem.line) or (0, 0)
     message = f"{problem.message} (line {problem.line} of the converted file)"
-    return replace(problem, message=message, line=0, column=0)
+    return replace(problem, message=message, line=line, column=column)

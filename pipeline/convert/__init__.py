@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from pipeline.convert import legacy, woodpecker
+from pipeline.convert.emit import Written
 from pipeline.convert.woodpecker import combine
 from pipeline.yamltext import collector_paused
 
 
-def modernise(text: str, file: str) -> str:
-    """The modern text of a file; a modern one is returned unchanged.
+def convert(text: str, file: str) -> Written | None:
+    """The modern text of a file of another format; None for a modern one.
 
     Raises: PipelineError naming what cannot be converted, and its new spelling.
     """
@@ -17,7 +18,16 @@ def modernise(text: str, file: str) -> str:
             return legacy.convert(text, file)
         if woodpecker.is_workflow(text, file):
             return woodpecker.convert(text, file)
-    return text
+    return None
 
 
-__all__ = ["combine", "modernise"]
+def modernise(text: str, file: str) -> str:
+    """The modern text of a file; a modern one is returned unchanged.
+
+    Raises: PipelineError.
+    """
+    found = convert(text, file)
+    return text if found is None else found.text
+
+
+__all__ = ["Written", "combine", "convert", "modernise"]

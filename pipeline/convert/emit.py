@@ -6,13 +6,17 @@ was not keeps its YAML type, also after substitution.
 
 from __future__ import annotations
 
+import bisect
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any, Final
 
 import yaml
 
-from pipeline.yamltext import LIST, MAP, Node, pairs, resolve
+from pipeline.resources import Position
+from pipeline.yamltext import LIST, MAP, Node, compose, pairs, resolve
+from pipeline.yamltext import documents as parts_of
 
 _STR: Final = "tag:yaml.org,2002:str"
 _SAFE: Final = re.compile(r"[A-Za-z0-9_./$(][A-Za-z0-9_./@$(){}+ =,;|&<>'\"*?\[\]^~!%\\-]*")
@@ -20,6 +24,50 @@ _SAFE: Final = re.compile(r"[A-Za-z0-9_./$(][A-Za-z0-9_./@$(){}+ =,;|&<>'\"*?\[\
 
 #: libyaml's emitter where there is one.
 _DUMPER: Final[Any] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
+
+
+@dataclass(frozen=True, slots=True)
+class Written:
+    """The text of a file and what it was written from."""
+
+    text: str
+    documents: Sequence[Mapping[str, Any]] = ()
+
+    def origins(self) -> Origins:
+        """Where in the old file the lines of this one come from."""
+        places: dict[int, Position] = {}
+        for part, document in zip(parts_of(self.text), self.documents, strict=True):
+            root = compose(part)
+            if root is not None:
+                _locate(document, root, places)
+        return Origins(sorted(places.items()))
+
+
+@dataclass(frozen=True, slots=True)
+class Origins:
+    """Lines with their places in another file, in order."""
+
+    places: Sequence[tuple[int, Position]]
+
+    def of(self, line: int) -> Position | None:
+        """The place of what stands in a line, or of what stands nearest below, or above."""
+        after = bisect.bisect_left(self.places, (line, (0, 0)))
+        near = self.places[after : after + 1] or self.places[-1:]
+        return near[0][1] if near else None
+
+
+def _locate(value: Any, node: Node, places: dict[int, Position]) -> None:
+    """Note the old place of each line of a value that was written as a node."""
+    if isinstance(value, Node):
+        places.setdefault(node.line, (value.line, value.column))
+        value = dict(pairs(value)) if value.kind == MAP else value.value
+    items: Iterable[Any] = ()
+    if isinstance(value, Mapping):
+        items = zip(value.values(), [item for _, item in node.value], strict=False)
+    elif isinstance(value, (list, tuple)):
+        items = zip(value, node.value, strict=False)
+    for inner, item in items:
+        _locate(inner, item, places)
 
 
 def to_yaml(documents: Sequence[Mapping[str, Any]], notes: Sequence[str] = ()) -> str:

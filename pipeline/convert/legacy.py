@@ -13,7 +13,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
 from pipeline.convert import parts
-from pipeline.convert.emit import to_yaml
+from pipeline.convert.emit import Written, to_yaml
 from pipeline.convert.parts import (
     LEFT_OUT,
     Data,
@@ -35,8 +35,6 @@ _MATCH: Final = re.compile(r"^pipeline:(\s+)?$", re.MULTILINE)
 _LISTS: Final = ("command", "commands", "entrypoint", "dns", "dns_search", "extra_hosts")
 _SAME: Final = ("image", "shm_size", "mem_limit", "memswap_limit", "network_mode", "user")
 _FLAGS: Final[Mapping[str, Data]] = {
-    "detach": {"detach": True},
-    "privileged": {"privileged": True},
     "pull": {"pull": "always"},
     "allow_failure": {"failure": "ignore"},
 }
@@ -54,7 +52,7 @@ def is_legacy(source: str) -> bool:
     return _MATCH.search(source) is not None
 
 
-def convert(source: str, file: str) -> str:
+def convert(source: str, file: str) -> Written:
     """The modern text of an old file.
 
     Raises: PipelineError.
@@ -70,7 +68,7 @@ def convert(source: str, file: str) -> str:
     except YamlError as fault:
         draft.problems.append(fault.problem(file))
     draft.raise_problems()
-    return to_yaml(output, _comments(draft))
+    return Written(to_yaml(output, _comments(draft)), output)
 
 
 def _comments(draft: Draft) -> list[str]:
@@ -190,6 +188,8 @@ def _container(draft: Draft, name: str, values: dict[str, Node], volumes: Volume
             step[key] = node
         elif key in _LISTS:
             step[key] = strings(draft, node, where)
+        elif key in ("detach", "privileged"):
+            step |= {key: node} if boolean(draft, node, where) else {}
         elif key in _FLAGS:
             step |= _FLAGS[key] if boolean(draft, node, where) else {}
         elif key == "volumes":
@@ -215,7 +215,7 @@ def _environment(draft: Draft, name: str, values: dict[str, Node]) -> Data:
 
 
 def _mounts(draft: Draft, node: Node, where: str, volumes: Volumes) -> list[Data]:
-    found = [volumes.mount(item.value) for item in strings(draft, node, where)]
+    found = [volumes.mount(item) for item in strings(draft, node, where)]
     return [one for one in found if one is not None]
 
 

@@ -15,6 +15,7 @@ Data = dict[str, Any]
 
 #: A converted file has at most so many values.
 MAX_VALUES: Final = 40_000
+MAX_MOUNTS: Final = 2_000
 #: How a comment on top of a converted file begins that names what is not in it.
 LEFT_OUT: Final = "Left out: "
 _UNSAFE: Final = re.compile(r"[^A-Za-z0-9]+")
@@ -143,12 +144,22 @@ class Volumes:
 
     def __init__(self) -> None:
         self.names: dict[str, str] = {}
+        self.paths: dict[str, Node] = {}
+        self.count = 0
 
-    def mount(self, spec: str) -> Data | None:
-        """The mount for `source:destination[:mode]`, None for another form."""
-        parts = spec.split(":")
+    def mount(self, spec: Node) -> Data | None:
+        """The mount for `source:destination[:mode]`, None for another form.
+
+        Raises: YamlError for more mounts than good.
+        """
+        self.count += 1
+        if self.count > MAX_MOUNTS:
+            message = f"too large to be converted: more than {MAX_MOUNTS} volumes are mounted"
+            raise YamlError("yaml:too-large", message, spec.line, spec.column)
+        parts = spec.value.split(":")
         if len(parts) < 2:
             return None
+        self.paths.setdefault(parts[0], Node(SCALAR, parts[0], spec.line, spec.column))
         return {"name": self._name(parts[0]), "path": parts[1]}
 
     def _name(self, path: str) -> str:
@@ -163,7 +174,9 @@ class Volumes:
         return self.names[path]
 
     def declared(self) -> list[Data]:
-        return [{"name": name, "host": {"path": path}} for path, name in self.names.items()]
+        return [
+            {"name": name, "host": {"path": self.paths[path]}} for path, name in self.names.items()
+        ]
 
 
 def rename(steps: list[Data], taken: Iterable[str]) -> None:

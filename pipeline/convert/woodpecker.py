@@ -12,7 +12,7 @@ from pathlib import PurePosixPath
 from typing import Final
 
 from pipeline.convert import parts
-from pipeline.convert.emit import to_yaml
+from pipeline.convert.emit import Written, to_yaml
 from pipeline.convert.parts import LEFT_OUT, Data, Draft, Volumes, table
 from pipeline.convert.woodpecker_steps import Steps, clone
 from pipeline.convert.woodpecker_when import When, statuses
@@ -84,7 +84,7 @@ def _has_kind(root: Node | None) -> bool:
     return any(key.kind == SCALAR and key.value == "kind" for key, _ in pairs(root))
 
 
-def convert(source: str, file: str) -> str:
+def convert(source: str, file: str) -> Written:
     """The modern text of one workflow; what it waits for is in other files, and left out.
 
     Raises: PipelineError.
@@ -97,7 +97,7 @@ def convert(source: str, file: str) -> str:
         draft.drop(f"`depends_on` ({names}): convert the whole folder to keep it")
     output = workflow.documents(())
     draft.raise_problems()
-    return to_yaml(output, _comments(draft))
+    return Written(to_yaml(output, _comments(draft)), output)
 
 
 def combine(sources: Mapping[str, str]) -> str:
@@ -163,7 +163,7 @@ def _read(draft: Draft, source: str, file: str) -> Workflow:
         top = table(draft, root, "file")
         if "steps" not in top and "compile" not in top and not draft.problems:
             message = "a workflow needs `steps`"
-            draft.problems.append(Problem("config:missing-steps", message, file=draft.file))
+            draft.problems.append(Problem("config:missing-steps", message, 1, 1, file=draft.file))
     except YamlError as fault:
         draft.problems.append(fault.problem(file))
     return Workflow(draft, top, workflow_name(file))

@@ -9,7 +9,6 @@ from typing import Any, Final
 from pipeline.convert import parts
 from pipeline.convert.parts import Data, Draft, Volumes, entries, strings, table
 from pipeline.convert.woodpecker_when import When
-from pipeline.errors import Problem
 from pipeline.shapes import boolean, integer, text
 from pipeline.yamltext import LIST, MAP, SCALAR, Node, pairs
 
@@ -56,20 +55,20 @@ class Steps:
         """The steps; those that can never run here are left out."""
         found = []
         self.groups = []
-        for index, (name, values) in enumerate(self._items(node, where)):
+        for index, (name, values, place) in enumerate(self._items(node, where)):
             group = values.get("group")
             when = self.when.read(values.get("when"), f"{where}.when")
             if when is None:
                 self.draft.drop(f"step `{name}`: its `when` never matches here")
                 continue
-            step = self._step(name or f"step-{index + 1}", values, where)
+            step = self._step(name or f"step-{index + 1}", values, where, place)
             if when != [{}]:
                 step["when"] = when[0] if len(when) == 1 else when
             self.groups.append(text(self.draft, group, "group") if group is not None else "")
             found.append(step)
         return found
 
-    def _items(self, node: Node | None, where: str) -> Iterator[tuple[str, dict[str, Node]]]:
+    def _items(self, node: Node | None, where: str) -> Iterator[tuple[str, dict[str, Node], Node]]:
         if node is None or node.null:
             return
         if node.kind == LIST:
@@ -78,15 +77,17 @@ class Steps:
                 name = values.get("name")
                 if name is None and where == "services":
                     self.draft.refuse(item, "services", "a service needs a `name`: its host name")
-                yield text(self.draft, name, f"{where}.name") if name is not None else "", values
+                known = text(self.draft, name, f"{where}.name") if name is not None else ""
+                yield known, values, item
             return
         for key, value in entries(self.draft, node, where):
-            yield key, table(self.draft, value, f"{where}.{key}")
+            yield key, table(self.draft, value, f"{where}.{key}"), value
 
-    def _step(self, name: str, values: dict[str, Node], where: str) -> Data:
+    def _step(self, name: str, values: dict[str, Node], where: str, place: Node) -> Data:
         step: Data = {"name": name}
         if "image" not in values:
-            self.draft.problems.append(self._imageless(name, values))
+            message = f"step `{name}` needs an `image`"
+            self.draft.error("step:image", place, message)
         for key in _SAME:
             if key in values:
                 step[key] = values[key]
@@ -102,12 +103,6 @@ class Steps:
             elif key not in _READ:
                 self.draft.drop(f"`{key}` of step `{name}`")
         return step
-
-    def _imageless(self, name: str, values: Mapping[str, Node]) -> Problem:
-        first = next(iter(values.values()), None)
-        line, column = (first.line, first.column) if first is not None else (0, 0)
-        message = f"step `{name}` needs an `image`"
-        return Problem("step:image", message, line, column, file=self.draft.file)
 
     def _environment(self, name: str, values: dict[str, Node]) -> Data:
         found: Data = {}
@@ -154,11 +149,11 @@ class Steps:
             found["working_dir"] = values["directory"]
         if "volumes" in values:
             specs = strings(self.draft, values["volumes"], f"{name}.volumes")
-            mounts = [self.volumes.mount(item.value) for item in specs]
+            mounts = [self.volumes.mount(item) for item in specs]
             found["volumes"] = [one for one in mounts if one is not None]
         if "devices" in values:
             specs = strings(self.draft, values["devices"], f"{name}.devices")
-            devices = [self.volumes.mount(item.value) for item in specs]
+            devices = [self.volumes.mount(item) for item in specs]
             found["devices"] = [one for one in devices if one is not None]
         found |= self._backend(name, values.get("backend_options"))
         return found

@@ -107,7 +107,7 @@ def test_findings_about_a_converted_file_say_so() -> None:
     [found] = json.loads(
         ci("lint", "-", "--json", stdin="pipeline:\n  a: {commands: [x]}\n").stdout
     )
-    assert (found["line"], found["code"]) == (0, "step:image")
+    assert (found["line"], found["code"]) == (2, "step:image")
     assert "of the converted file" in found["message"]
 
 

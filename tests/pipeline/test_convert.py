@@ -82,7 +82,7 @@ REFUSED = [
     ("steps: []\nconcurrency: {group: g}\n", "convert:unsupported", 2, "limit"),
     ("steps: []\ncompile: {a: {image: b}}\n", "convert:unsupported", 2, "compile"),
     ("steps: []\ndepends_on: [{workflow: a}]\n", "convert:unsupported", 2, "name"),
-    ("services: []\n", "config:missing-steps", 0, "steps"),
+    ("services: []\n", "config:missing-steps", 1, "steps"),
     ("steps: [\n", "yaml:syntax", 2, "lacks a value"),
     ("steps: []\n---\nsteps: []\n", "convert:unsupported", 3, "one workflow per file"),
     (
@@ -141,6 +141,30 @@ def test_old_conditions_of_a_wrong_shape_are_left_out() -> None:
     assert modern.count("# Left out: ") == 2
 
 
+@pytest.mark.parametrize(
+    ("text", "findings"),
+    [
+        (
+            "pipeline:\n  a:\n    image: b\n  c:\n    commands: [d]\n    privileged: true\n",
+            [("step:image", 5), ("step:trusted", 6)],
+        ),
+        ("# one\npipeline:\n  a: {image: b, privileged: true}\nmatrix: {A: [x, y]}\n",
+         [("step:trusted", 3), ("step:trusted", 3)]),
+        ("steps:\n- image: b\n  depends_on: [c]\n  commands: [d]\n", [("step:dependency", 4)]),
+        ("pipeline:\n  a:\n    image: b\n    volumes: [/c:/d]\n  e: {image: f}\n",
+         [("step:volume", 4)]),
+        ("steps:\n  a:\n    image: b\n    privileged: true\n    environment:\n      A: [b]\n",
+         [("config:wrong-type", 6)]),
+    ],
+)  # fmt: skip
+def test_findings_about_a_converted_file_have_places_in_the_old_one(
+    text: str, findings: list[tuple[str, int]]
+) -> None:
+    found = judge(text).lint()
+    assert [(one.code, one.line) for one in found] == findings
+    assert all("of the converted file" in one.message for one in found)
+
+
 def test_what_a_conversion_left_out_is_a_warning() -> None:
     text = "pipeline:\n  a: {image: b, tmpfs: [/x]}\n"
     [found] = judge(text).lint()
@@ -152,6 +176,12 @@ def test_too_large_files_are_refused() -> None:
     text = "pipeline:\n" + "".join(f"  s{i}: {{image: a}}\n" for i in range(30_000))
     with pytest.raises(PipelineError, match="too large to be converted"):
         modernise(text, ".drone.yml")
+
+
+def test_too_many_mounts_are_refused() -> None:
+    mounts = ", ".join(f"/a{number % 9}:/b" for number in range(2001))
+    with pytest.raises(PipelineError, match="more than 2000 volumes"):
+        modernise(f"steps:\n  a:\n    image: b\n    volumes: [{mounts}]\n", ".drone.yml")
 
 
 @pytest.mark.parametrize(
