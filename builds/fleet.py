@@ -23,7 +23,7 @@ WORDS: Final[Mapping[str, Mapping[str, bool]]] = {
     "drain": {"drain": True},
     "undrain": {"drain": False},
     "disable": {"disabled": True},
-    "enable": {"disabled": False, "drain": False},
+    "enable": {"disabled": False},
 }
 
 

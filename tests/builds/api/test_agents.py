@@ -62,6 +62,12 @@ def test_it_tells_agents(root: Api, agent: Agent) -> None:
     assert Audit.objects.filter(subject="one").count() == 6
 
 
+def test_it_tells_several_things_at_once(root: Api, agent: Agent) -> None:
+    change = {"drain": True, "disabled": False, "labels": {"zone": "c"}}
+    told = root.json("PATCH", f"agents/{agent.pk}", change)
+    assert (told["drain"], told["disabled"], told["labels"]) == (True, False, {"zone": "c"})
+
+
 def test_what_makes_no_sense_is_refused(root: Api, agent: Agent) -> None:
     assert root.refused("PATCH", f"agents/{agent.pk}", {"labels": ["a"]})[0] == 400
     assert root.refused("PATCH", f"agents/{agent.pk}", {"drain": "perhaps"})[0] == 400
