@@ -11,6 +11,7 @@ import pytest
 from agents.cache import commands
 from agents.cache.backends.base import Backend, CacheError
 from agents.cache.backends.directory import Directory
+from agents.cache.backends.registry import open_backend
 from agents.cache.commands import Answer, Context
 from agents.cache.place import HostPlace
 from agents.cache.settings import Scope, Settings
@@ -377,3 +378,61 @@ def test_metrics_of_the_original(cache: House) -> None:
     (line,) = cache("store", "k", "x").metrics
     assert line.startswith("usercache,server=b,user=p,command=store,corrupt=0 size=")
     assert cache("restore", "k").metrics[0].startswith("usercache,server=b,user=p,command=restore")
+
+
+# --- the same over S3 ---
+
+
+@pytest.fixture
+def bucket(cache: House, s3: Settings) -> House:
+    """Commands over a bucket."""
+    cache.settings, cache.store = s3, open_backend(s3)  # type: ignore[assignment]
+    return cache
+
+
+def test_every_command_works_over_a_bucket(bucket: House) -> None:
+    assert bucket("is_not_empty").code == 1
+    file = bucket.write("deps/x")
+    content = file.read_bytes()
+    assert bucket("store", "a/b,other", "deps").code == 0
+    assert bucket("store", "other", "deps").out == ["Key 'other' already exists."]
+    assert bucket.stored() == ["a-b", "other"]
+    assert [bucket("has_key", key).code for key in ("a/b", "oth")] == [0, 1]
+    assert bucket("is_not_empty").code == 0
+    assert [line.split()[0] for line in bucket("list", "-s", "SIZE").out[1:]] == ["a-b", "other"]
+    assert bucket("usage").out[0] == "FREE SPACE: (unlimited)"
+    file.unlink()
+    assert bucket("restore", "none,oth").out[1].startswith("HIT: 'other'")
+    assert file.read_bytes() == content
+    assert bucket("delete", "other").out == ["Key 'other' is deleted."]
+    assert bucket("clear").code == 0
+    assert bucket.stored() == []
+
+
+@pytest.mark.parametrize("order", ["STORE_TIME", "SIZE", "ACCESS_TIME"])
+def test_a_bucket_has_a_limit_too(bucket: House, order: str) -> None:
+    for name, size in (("large", 9), ("small", 7)):
+        bucket.write(name, size * KIB)
+        bucket("store", name, name)
+    bucket.settings = replace(bucket.settings, size=20 * KIB)
+    bucket.write("new", 5 * KIB)
+    answer = bucket("store", "new", "new", "--cleanup-by", order)
+    # S3 counts seconds: which of the two is older is sure by size only
+    gone = "small" if order == "SIZE" else answer.out[0].split("'")[1]
+    assert answer.out[0].startswith(f"Removed '{gone}'")
+    assert bucket.stored() == sorted({"large", "small", "new"} - {gone})
+    assert bucket("usage").out[0].startswith("FREE SPACE: ")
+    bucket.write("huge", 21 * KIB)
+    assert "too large for the cache" in bucket("store", "huge", "huge").out[0]
+
+
+def test_a_fork_cannot_write_to_the_trusted_part_of_a_bucket(bucket: House) -> None:
+    bucket.write("x")
+    bucket("store", "k", "x")
+    bucket.scope = FORK
+    assert bucket("restore", "k").out[0].startswith("HIT")
+    bucket("store", "poison", "x")
+    bucket("delete", "k")
+    bucket("clear")
+    assert bucket.stored() == ["k"]
+    assert bucket.stored("p.forks") == []

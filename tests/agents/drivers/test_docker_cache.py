@@ -1,14 +1,18 @@
 from __future__ import annotations
 
+import contextlib
+import time
 import uuid
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from agents.cache.container import tar_of
 from agents.drivers.base import DriverError
 from agents.drivers.docker_cache import Image, Usage, clean, to_remove
+from agents.drivers.docker_container import OWNER_LABEL
 from agents.drivers.docker_engine import Engine
 from agents.option_table import Options
 from tests.images import busybox_image
@@ -119,3 +123,134 @@ def test_a_real_engine_lists_and_removes_images(tmp_path: Path) -> None:
     assert found["Id"].startswith("sha256:")
     assert not engine.has_image(name)
     assert engine.has_image(busybox_image())
+
+
+# --- a real engine, of which only what the test made is touched ---
+
+DAY = 86400.0
+
+
+class Mine(Engine):
+    """The real engine, but of its images only those of this test are seen."""
+
+    def __init__(self, options: Options) -> None:
+        super().__init__(options)
+        self.prefix = f"ciserver-test/mine-{uuid.uuid4().hex}"
+
+    def images(self) -> list[Mapping[str, Any]]:
+        return [
+            one
+            for one in super().images()
+            if any(name.startswith(self.prefix) for name in one["RepoTags"] or ())
+        ]
+
+    def make(self, name: str, size: int) -> str:
+        data = tar_of({name: name * size}, 0o644)
+        repository = f"{self.prefix}-{name}"
+        self._call(lambda api: api.import_image_from_data(data, repository, "1"))
+        return f"{repository}:1"
+
+    def left(self) -> set[str]:
+        return {name.rpartition("-")[2] for one in self.images() for name in one["RepoTags"]}
+
+
+@pytest.fixture
+def mine() -> Iterator[Mine]:
+    engine = Mine(Options(server="http://ci", token="x"))
+    yield engine
+    for one in engine.images():
+        for name in one["RepoTags"]:
+            engine.remove_image(name)
+
+
+@pytest.fixture
+def usage(mine: Mine, tmp_path: Path) -> Usage:
+    """Three images: one was used ten days ago, one five, one just now."""
+    now, days = time.time(), [10.0]
+    found = Usage(tmp_path / "images.json", lambda: now - days[0] * DAY)
+    for name, ago in (("ten", 10.0), ("five", 5.0), ("new", 0.0)):
+        days[0] = ago
+        found.note(mine.make(name, 100_000))
+    return found
+
+
+@pytest.fixture
+def make(mine: Mine) -> Iterator[Callable[..., str]]:
+    """Makes objects of any kind that are removed at the end."""
+    made: list[tuple[str, str]] = []
+
+    def one(kind: str, labels: Mapping[str, str], image: str = "") -> str:
+        name = f"ciserver-{uuid.uuid4().hex}"
+        if kind == "volume":
+            mine.make_volume(name, labels)
+        elif kind == "network":
+            mine.make_network(name, labels, {})
+        else:
+            mine.create(name, {"Image": image, "Cmd": ["x"], "Labels": dict(labels)})
+        made.append((kind, name))
+        return name
+
+    yield one
+    for kind, name in made:
+        with contextlib.suppress(DriverError):
+            getattr(mine, f"remove_{kind}")(name)
+
+
+@pytest.mark.service
+@pytest.mark.xdist_group("docker")
+@pytest.mark.parametrize(
+    ("bounds", "left"),
+    [
+        ({}, {"ten:1", "five:1", "new:1"}),
+        ({"clean_age": 7 * DAY}, {"five:1", "new:1"}),
+        ({"clean_age": 2 * DAY}, {"new:1"}),
+        ({"clean_size": 900_000}, {"five:1", "new:1"}),
+        ({"clean_size": 500_000}, {"new:1"}),
+        ({"clean_size": 500_000, "clean_ignore": ("*/*-ten:1",)}, {"ten:1"}),
+    ],
+)
+def test_images_of_a_real_engine_go_by_age_and_size(
+    mine: Mine, usage: Usage, bounds: dict[str, Any], left: set[str]
+) -> None:
+    # sizes: 300,000, 400,000 and 300,000 bytes
+    clean(mine, Options(server="http://ci", token="x", **bounds), usage)
+
+    assert mine.left() == left
+
+
+@pytest.mark.service
+@pytest.mark.xdist_group("docker")
+def test_an_image_in_use_stays(mine: Mine, usage: Usage, make: Callable[..., str]) -> None:
+    make("container", {}, f"{mine.prefix}-ten:1")
+
+    clean(mine, Options(server="http://ci", token="x", clean_age=DAY), usage)
+
+    assert mine.left() == {"ten:1", "new:1"}
+
+
+@pytest.mark.service
+@pytest.mark.xdist_group("docker")
+def test_what_has_expired_goes_and_the_rest_stays(
+    mine: Mine, usage: Usage, make: Callable[..., str]
+) -> None:
+    def all_kinds(labels: Mapping[str, str]) -> set[str]:
+        kinds = ("container", "network", "volume")
+        return {make(kind, labels, f"{mine.prefix}-new:1") for kind in kinds}
+
+    label = "io.drone.expires"
+    gone = all_kinds({OWNER_LABEL: "somebody", label: "1000"})
+    kept = all_kinds({OWNER_LABEL: "somebody", label: str(int(time.time() + DAY))})
+    kept |= all_kinds({label: "1000"})  # not of an agent of ours
+
+    clean(mine, Options(server="http://ci", token="x"), usage)
+
+    def names(api: Any) -> set[str]:
+        return {
+            *(one["Names"][0].lstrip("/") for one in api.containers(all=True)),
+            *(one["Name"] for one in api.networks()),
+            *(one["Name"] for one in api.volumes()["Volumes"] or ()),
+        }
+
+    there = mine._call(names)
+    assert not gone & there
+    assert kept <= there
