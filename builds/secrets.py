@@ -150,18 +150,20 @@ def use_login_link(key: str) -> User | None:
 
 def repo_secret(repo: Repo) -> str:
     """The repo's own 32 characters that sign and encrypt pipeline files; made at the first call."""
-    if not repo.secret_sealed:
-        repo.secret_sealed = seal(new_key())
-        repo.save(update_fields=["secret_sealed"])
-    return unseal(repo.secret_sealed)
+    return _own_key(repo, "secret_sealed")
 
 
 def repo_signer(repo: Repo) -> str:
     """The repo's own 32 characters that prove webhooks; made at the first call."""
-    if not repo.signer_sealed:
-        repo.signer_sealed = seal(new_key())
-        repo.save(update_fields=["signer_sealed"])
-    return unseal(repo.signer_sealed)
+    return _own_key(repo, "signer_sealed")
+
+
+def _own_key(repo: Repo, column: str) -> str:
+    """Whoever comes first makes it: what was signed with a key stays signed."""
+    if not getattr(repo, column):
+        Repo.objects.filter(pk=repo.pk, **{column: ""}).update(**{column: seal(new_key())})
+        repo.refresh_from_db(fields=[column])
+    return unseal(getattr(repo, column))
 
 
 def stage_secrets(build: Build, names: Iterable[str]) -> dict[str, str]:

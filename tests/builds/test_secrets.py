@@ -63,7 +63,9 @@ def test_a_login_link_works_once_and_not_too_late(user: User) -> None:
 
 def test_a_repo_has_its_own_secret_and_signer(make_repo: Callable[..., Repo]) -> None:
     repo = make_repo()
+    stale = Repo.objects.get()
     secret, signer = secrets.repo_secret(repo), secrets.repo_signer(repo)
+    assert (secrets.repo_secret(stale), secrets.repo_signer(stale)) == (secret, signer)
     again = Repo.objects.get()
     assert (secrets.repo_secret(again), secrets.repo_signer(again)) == (secret, signer)
     assert secret != signer and len(secret) == len(signer) == 32
