@@ -35,6 +35,10 @@ def up(
 ) -> None:
     """Start everything on this machine: web, worker, agent, Redis. Ctrl-C stops it."""
     settings = _settings()
+    if build:
+        from ciserver.cli.subject import subject
+
+        subject(build)  # what cannot be built is told before anything starts
     terminal = Terminal()
     for name in env.unknown():
         terminal.line(f"{name} is no setting of this server; docs/settings.md lists them all")

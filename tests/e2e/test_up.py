@@ -83,6 +83,33 @@ def test_a_part_that_is_killed_comes_back(house: House) -> None:
         assert house.ci("build", str(repo)).returncode == 0
 
 
+def test_a_repository_that_cannot_be_built_starts_nothing(house: House) -> None:
+    empty = repository(house.folder / "empty", None, commit=False)
+
+    missing = house.ci("up", "--build", "/no/such/folder")
+    bare = house.ci("up", "--build", str(empty))
+
+    assert (missing.returncode, bare.returncode) == (2, 2)
+    assert missing.stderr.startswith("ci: /no/such/folder: there is no such folder")
+    assert bare.stderr == f"ci: {empty} has no commits: there is nothing to build\n"
+    assert not house.data_dir.exists()
+
+
+def test_two_servers_run_side_by_side(house: House) -> None:
+    other = House(house.folder / "other")
+    other.folder.mkdir()
+    for each in (house, other):
+        repository(each.folder / "repo", exec_pipeline(f"echo I am {each.port}"))
+    with house.up(), other.up():
+        answers = [each.ci("build", str(each.folder / "repo")) for each in (house, other)]
+        lists = [each.ci("status").stdout for each in (house, other)]
+
+    for each, answer, listed in zip((house, other), answers, lists, strict=True):
+        assert answer.returncode == 0, answer.stdout + answer.stderr
+        assert f"main/step | I am {each.port}\n" in answer.stdout
+        assert listed.count("local/repo#1") == 1
+
+
 def test_a_second_server_on_the_same_data_dir_is_refused(house: House) -> None:
     with house.up():
         second = house.ci("up")
