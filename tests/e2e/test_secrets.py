@@ -160,9 +160,13 @@ def test_a_secret_is_in_its_step_and_nowhere_else(house: House, kind: str) -> No
     built.wait_line(slug, number, "ready", step=2)
 
     lengths = " ".join(str(len(values[kind])) for kind in KINDS)
-    lines = [line for line in built.log(slug, number) if not line.startswith("+ ")]
-    assert lines[:2] == [f"{lengths} .", "|".join(["******"] * 5)]
-    assert lines[2].startswith("eH") and "******" in lines[2]
+
+    def lines() -> list[str]:
+        return [line for line in built.log(slug, number) if not line.startswith("+ ")]
+
+    wait_for("the lines of the first step", lambda: len(lines()) > 2)
+    assert lines()[:2] == [f"{lengths} .", "|".join(["******"] * 5)]
+    assert lines()[2].startswith("eH") and "******" in lines()[2]
 
     assert not [line for line in arguments() if any(v.encode() in line for v in values.values())]
     built.client.call("DELETE", f"/api/repos/{slug}/builds/{number}")
