@@ -13,6 +13,8 @@ from agents import mirrors
 from agents.drivers.exec import sweep
 from agents.options import Options
 
+#: Packing a large mirror takes longer, and need not be waited for.
+PATIENCE_S: Final = 10.0
 #: A room younger than this may be in the making.
 ROOM_S: Final = 60.0
 
@@ -29,9 +31,9 @@ class Housekeeper:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop; a task under way is finished first."""
+        """Stop; a task under way is waited for a little."""
         self._closed.set()
-        self._thread.join()
+        self._thread.join(PATIENCE_S)
 
     def _run(self) -> None:
         while not self._closed.is_set():
@@ -56,3 +58,4 @@ def tidy(options: Options, now: Callable[[], float] = time.time) -> None:
         size_bytes=options.mirror_size,
         now=now(),
     )
+    mirrors.pack(mirrors.folder(options.work_dir))

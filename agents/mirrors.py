@@ -11,6 +11,7 @@ import fcntl
 import hashlib
 import os
 import shutil
+import subprocess
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -24,6 +25,11 @@ log = structlog.get_logger("agents.mirrors")
 
 _MIRROR: Final = ".git"
 _LOCK: Final = ".lock"
+#: Git's own rule, but for the numbers: loose objects and packs that are too many.
+_PACKING: Final = (
+    "-c", "gc.autoDetach=false", "-c", "gc.auto=1000", "-c", "gc.autoPackLimit=20",
+    "-c", "pack.threads=1", "-c", "core.hooksPath=/dev/null",
+)  # fmt: skip
 #: A mirror that is being removed.
 _GONE: Final = ".gone"
 
@@ -88,6 +94,28 @@ def clean(mirrors: Path, *, age_s: float, size_bytes: int, now: float) -> list[P
     rest = [one for one in found if one not in old]
     many = to_remove(rest, now, age_s=0, size_bytes=size_bytes, keep=lambda one: one is last)
     return [one.path for one in (*old, *many) if _remove(one)]
+
+
+def pack(mirrors: Path) -> None:
+    """Have git put together what many fetches left in pieces, where it thinks it is time.
+
+    Cloning copies the pieces one by one. A mirror in use is left for the next time.
+    """
+    for path in mirrors.glob(f"*{_LOCK}"):
+        mirror = path.with_suffix(_MIRROR)
+        file = _lock(path) if mirror.is_dir() else None
+        if file is None:
+            continue
+        try:
+            command = ["git", *_PACKING, "gc", "--auto", "--quiet"]
+            environ = {"PATH": os.defpath, "LC_ALL": "C"}
+            done = subprocess.run(
+                command, cwd=mirror, env=environ, capture_output=True, check=False
+            )
+        finally:
+            os.close(file)
+        if done.returncode:
+            log.warning("mirror.not-packed", mirror=mirror.name, reason=done.stderr.decode()[-200:])
 
 
 def _look(lock: Path) -> Mirror:

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.mirrors import clean, locked, path_of
+from agents.mirrors import clean, locked, pack, path_of
 
 NOW = 1_000_000.0
 DAY = 86400.0
@@ -117,3 +117,31 @@ def test_what_a_sudden_death_left_is_removed(tmp_path: Path) -> None:
 
 def test_a_folder_that_is_not_there_is_clean(tmp_path: Path) -> None:
     assert clean(tmp_path / "none", age_s=DAY, size_bytes=1, now=NOW) == []
+
+
+def test_pieces_of_many_fetches_are_packed_where_nobody_is_at_work(tmp_path: Path) -> None:
+    mirror, other = (path_of(tmp_path, name) for name in ("a", "b"))
+    for one in (mirror, other):
+        with locked(one, never):
+            git(tmp_path, "init", "-q", "--bare", str(one))
+            text = "".join(f"blob\ndata {len(str(i))}\n{i}\n" for i in range(6000))
+            text += "commit refs/heads/main\ncommitter A <a@b> 0 +0000\ndata 1\nx\n"
+            text += "".join(f"M 644 inline {i}\ndata {len(str(i))}\n{i}\n" for i in range(6000))
+            git(one, "-c", "fastimport.unpackLimit=100000", "fast-import", "--quiet", text=text)
+    assert loose(mirror) > 1000
+    with locked(other, never):
+        pack(tmp_path)
+    assert loose(mirror) == 0
+    assert loose(other) > 1000
+    assert git(mirror, "cat-file", "-p", "main:5999") == "5999"
+
+
+def loose(mirror: Path) -> int:
+    return int(git(mirror, "count-objects").split()[0])
+
+
+def git(folder: Path, *words: str, text: str = "") -> str:
+    done = subprocess.run(
+        ["git", *words], cwd=folder, input=text, capture_output=True, text=True, check=True
+    )
+    return done.stdout
