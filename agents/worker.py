@@ -23,7 +23,7 @@ from celery import bootsteps
 from celery.app.amqp import Queues
 from celery.apps.worker import Worker
 from celery.concurrency.thread import TaskPool
-from celery.exceptions import SecurityWarning
+from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from kombu import Exchange, Queue
 
 from agents import companions
@@ -149,6 +149,8 @@ class AgentWorker(Worker):
 
     def join(self) -> None:
         """Join the server and set up the consumer. Raises: SystemExit if that fails."""
+        # at every lost connection, Celery would tell of a setting that we have set
+        warnings.simplefilter("ignore", CPendingDeprecationWarning)
         self.agent.on_queues = self._queues_changed
         self.agent.on_leave = lambda: self._queues_changed(())
         try:

@@ -127,6 +127,7 @@ def test_it_takes_tickets_again_after_redis_was_away(server: Double, tmp_path: P
                 ring(broker)
                 (lease,) = server.wait_done()
         assert lease.last.status == states.SUCCESS
+        assert "DeprecationWarning" not in log.read_text()
 
 
 def test_it_ends_while_redis_is_away(server: Double, tmp_path: Path) -> None:
