@@ -1,19 +1,23 @@
 """The place of a stage attempt on this host, and whose it is.
 
-Who uses a room holds a lock on its folder, which ends with its holder: a room without one is a
-leftover, whichever agent made it.
+Who uses a room holds the lock of a file in it, which ends with its holder: a room that nobody holds
+is a leftover, whichever agent made it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
+from typing import Final
 
 from agents.drivers.base import Room
+
+_LOCK: Final = "lock"
 
 
 def make_room(work_dir: Path) -> Room:
@@ -27,8 +31,8 @@ def make_room(work_dir: Path) -> Room:
         room.root.mkdir(mode=0o700)
     for folder in room.folders:
         folder.mkdir()
-    held = _open(room.root)
-    fcntl.flock(held, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    held = os.open(room.root / _LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    fcntl.flock(held, fcntl.LOCK_EX)  # who looks whether it is held lets go at once
     return replace(room, held=held)
 
 
@@ -41,15 +45,16 @@ def release(room: Room) -> None:
 def leftovers(work_dir: Path, older_than: float) -> Iterator[Path]:
     """Rooms that nobody holds and that were made before a time (unix seconds)."""
     for path in work_dir.glob("drone-*"):
-        try:
+        with contextlib.suppress(FileNotFoundError):  # removed meanwhile
             if path.stat().st_mtime < older_than and not _is_held(path):
                 yield path
-        except FileNotFoundError:  # removed meanwhile
-            continue
 
 
 def _is_held(path: Path) -> bool:
-    file = _open(path)
+    try:
+        file = os.open(path / _LOCK, os.O_RDWR | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return False
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
@@ -57,7 +62,3 @@ def _is_held(path: Path) -> bool:
     finally:
         os.close(file)
     return False
-
-
-def _open(path: Path) -> int:
-    return os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)

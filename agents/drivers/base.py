@@ -59,7 +59,7 @@ class Room:
     root: Path
     #: By name, what steps may call.
     tools: Mapping[str, Tool] = field(default_factory=dict)
-    #: The open folder whose lock says that the room is in use; -1: none.
+    #: The open file whose lock says that the room is in use; -1: none.
     held: int = -1
 
     @property
