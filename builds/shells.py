@@ -72,10 +72,12 @@ class _TalkSocket(Socket):
     """What both sockets share: words as text frames, bytes as binary ones, an end with a reason."""
 
     relay: Relay
+    _open = False
 
     async def feed(self) -> None:
         """Pass on what comes from the other end."""
         async with self.make_relay() as self.relay:
+            self._open = True
             try:
                 await self.talk()
             except _Over as over:
@@ -83,7 +85,7 @@ class _TalkSocket(Socket):
 
     async def receive(self, text_data: str | None = None, bytes_data: bytes | None = None) -> None:
         """Pass on what comes from this end."""
-        if not hasattr(self, "relay"):
+        if not self._open:
             return
         try:
             if bytes_data is not None:
@@ -387,10 +389,6 @@ class AgentShellSocket(_TalkSocket):
             await self.relay.send(message, data, tag)
         except Lost as lost:
             _log.warning("shell.not_passed_on", error=str(lost))
-
-    async def disconnect(self, code: int) -> None:
-        """The agent has gone, or its connection."""
-        await super().disconnect(code)
 
 
 def _now() -> float:

@@ -20,6 +20,7 @@ import pytest
 
 from ciserver.cli.client import Access
 from tests.cluster import Cluster, Part
+from tests.images import BUSYBOX, busybox_image
 from tests.services import DEADLINE_S, free_port, wait_for
 from tests.viewer import Viewer
 
@@ -295,3 +296,34 @@ def test_ci_shell_in_a_terminal(server: Cluster) -> None:
     process, ours, _ = in_terminal(server, "shell", f"{slug}#{number}")
     Screen(ours).until(f"nothing of {slug}#{number} waits for debugging")
     assert process.wait(60) == 2
+
+
+IN_CONTAINER = f"""
+kind: pipeline
+type: docker
+name: default
+clone: {{disable: true}}
+steps:
+- name: test
+  image: {BUSYBOX}
+  pull: never
+  commands:
+  - echo data > /outside
+  - exit 4
+"""
+
+
+@pytest.mark.xdist_group("docker")
+def test_one_works_in_a_container(server: Cluster) -> None:
+    busybox_image()
+    server.agent(isolation="docker")
+    slug, number, hold = failed(server, IN_CONTAINER)
+    with Viewer(server.client.access, hold["id"]) as viewer:
+        viewer.until_word("attached")
+        viewer.type("cat /outside; pwd; stty size\n")
+        viewer.until("data")
+        viewer.until("/drone/src")
+        viewer.until("24 80")
+        viewer.type("exit 5\n")
+        assert viewer.until_word("ended")["code"] == 5
+    assert server.ended(slug, number)["status"] == "failure"
