@@ -17,6 +17,13 @@ def server(request: pytest.FixtureRequest) -> Iterator[Cluster]:
         yield built
 
 
+@pytest.fixture(scope="session")
+def house() -> Iterator[Cluster]:
+    """A running server for many tests, which stop their agents: of the group `faults-house`."""
+    with cluster(lost_grace_s="60") as built:
+        yield built
+
+
 @pytest.fixture
 def runs(tmp_path: Path) -> Path:
     """A file to which each step appends a line when it starts: it shows what ran, and how often."""

@@ -82,7 +82,7 @@ class Points:
     def __init__(self, server: Cluster, folder: Path) -> None:
         self._server, self._folder = server, folder
         self._hold_git = folder / "hold-git"
-        self._cloning = folder / "cloning"
+        self._cloning, self._seen = folder / "cloning", folder / "seen"
         bin_ = folder / "bin"
         bin_.mkdir(parents=True)
         git = bin_ / "git"
@@ -95,7 +95,8 @@ class Points:
         self.held: dict[str, Held] = {}
 
     def reach(self) -> None:
-        """Bring one build to each point. The order matters: the last ones lose all answers."""
+        """Bring a new build to each point. The order matters: the last ones lose all answers."""
+        self._cloning.unlink(missing_ok=True)
         step, end = self._begin("step"), self._begin("end")
         for held in (step, end):
             self._server.wait_line(held.slug, held.number, "line 49")
@@ -115,14 +116,14 @@ class Points:
 
     def _begin(self, name: str, *, clone: bool = False) -> Held:
         gate, runs = self._folder / f"gate-{name}", self._folder / f"runs-{name}"
+        for path in (gate, runs):
+            path.unlink(missing_ok=True)
         text = numbered(runs, gate)
         if clone:
             text = text.replace("clone: {disable: true}\n", "")
             gate.touch()
-        name = f"{self._folder.name}-{name}"
-        slug = self._server.repo(text, name)
-        held = Held(slug, self._server.build(slug), gate, runs)
-        self.held[name.rpartition("-")[2]] = held
+        slug = self.held[name].slug if name in self.held else self._server.repo(text, name)
+        held = self.held[name] = Held(slug, self._server.build(slug), gate, runs)
         return held
 
     @contextlib.contextmanager
@@ -130,13 +131,14 @@ class Points:
         """Somebody who follows a log in the terminal from before the absence on."""
         held = self.held["step"]
         words = ("log", f"{held.slug}#{held.number}", "default", "count", "--follow")
-        with self._server.ci(self._folder / "seen", *words) as viewer:
+        self._seen.unlink(missing_ok=True)
+        with self._server.ci(self._seen, *words) as viewer:
             wait_for("the viewer sees lines", lambda: "line 49" in self.seen())
             yield viewer
 
     def seen(self) -> list[str]:
         """What the viewer has seen so far."""
-        return (self._folder / "seen").read_text().splitlines()
+        return self._seen.read_text().splitlines()
 
     def end_a_step(self) -> None:
         """In the middle of the absence."""
@@ -167,13 +169,12 @@ Harm = Callable[[Cluster], contextlib.AbstractContextManager[None]]
 def test_an_absence_at_any_point_of_a_stage(
     server: Cluster, tmp_path: Path, absences: tuple[int, ...], harm: Harm
 ) -> None:
+    points = Points(server, tmp_path / "points")
+    path = {"PATH": f"{points.path}:/usr/local/bin:/usr/bin:/bin"}
+    # retries as patient as those of every day for absences of every day
+    patience = {"backoff": "15s", "backoff_max": "5m"} if absences[-1] >= 60 else {}
+    server.agent(environ=path, concurrency="16", **patience)
     for seconds in absences:
-        points = Points(server, tmp_path / f"away-{seconds}")
-        path = {"PATH": f"{points.path}:/usr/local/bin:/usr/bin:/bin"}
-        # retries as patient as those of every day for absences of every day
-        patience = {"backoff": "15s", "backoff_max": "5m"} if seconds >= 60 else {}
-        name = f"agent-away-{seconds}"
-        agent = server.agent(name, environ=path, concurrency="16", **patience)
         points.reach()
         with points.viewer() as viewer:
             with harm(server):
@@ -185,4 +186,3 @@ def test_an_absence_at_any_point_of_a_stage(
             points.check()
             assert viewer.wait(120) == 0
         assert numbers(points.seen()) == list(range(100))
-        agent.stop()

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import Cluster, cluster
+from tests.cluster import Cluster
 from tests.faults.pipelines import numbers
 from tests.services import wait_for
 
 pytestmark = [
     pytest.mark.service,
     pytest.mark.timeout(300),
-    pytest.mark.xdist_group("faults-disk"),
+    pytest.mark.xdist_group("faults-house"),
 ]
 
 #: 20,000 lines of about 100 bytes do not fit.
@@ -36,13 +36,6 @@ steps:
 """
 
 Resize = Callable[[str], object]
-
-
-@pytest.fixture(scope="module")
-def house() -> Iterator[Cluster]:
-    """A server for all tests here; each stops its agent."""
-    with cluster(lost_grace_s="60") as built:
-        yield built
 
 
 @pytest.fixture

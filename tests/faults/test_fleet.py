@@ -8,7 +8,6 @@ import re
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -16,14 +15,14 @@ from typing import Any
 import pytest
 import zstandard
 
-from tests.cluster import Cluster, cluster
+from tests.cluster import Cluster
 from tests.faults.pipelines import numbered, numbers, times_run
 from tests.services import wait_for
 
 pytestmark = [
     pytest.mark.service,
     pytest.mark.timeout(300),
-    pytest.mark.xdist_group("faults-fleet"),
+    pytest.mark.xdist_group("faults-house"),
 ]
 
 MANY = 100
@@ -32,13 +31,6 @@ HOUR_S = 3600
 OLD = json.loads((Path(__file__).parent.parent / "contracts" / "agent_v1.json").read_text())
 #: What a release to come may add to any message.
 TOMORROW = {"v": 2, "tomorrow": {"a": [1, None, "x"]}}
-
-
-@pytest.fixture(scope="module")
-def house() -> Iterator[Cluster]:
-    """A server for all tests here; each stops its agents."""
-    with cluster(lost_grace_s="60") as built:
-        yield built
 
 
 class Caller:
@@ -87,7 +79,7 @@ def test_a_hundred_agents_join_at_once(house: Cluster, tmp_path: Path) -> None:
         return statuses
 
     def stay(caller: Caller) -> None:
-        held.append(caller.call("PUT", f"agents/{caller.id}", {**OLD["presence"], "hold_s": 30})[0])
+        held.append(caller.call("PUT", f"agents/{caller.id}", {**OLD["presence"], "hold_s": 10})[0])
 
     real = [house.agent(f"agent-real-{number}") for number in range(2)]
     with ThreadPoolExecutor(MANY) as pool:

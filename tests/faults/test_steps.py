@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.cluster import Cluster, Part, cluster
+from tests.cluster import Cluster, Part
 from tests.services import wait_for
 
-# one server and one agent for all: they must be as well afterwards as before
+# one agent for all: it must be as well afterwards as before
 pytestmark = [
     pytest.mark.service,
     pytest.mark.timeout(300),
-    pytest.mark.xdist_group("faults-steps"),
+    pytest.mark.xdist_group("faults-house"),
 ]
 
 MIB = 1024 * 1024
@@ -24,12 +24,12 @@ MOST_MEMORY_BYTES = 128 * MIB
 SECRET = "s3cr3t-V4lue-77"
 
 
-@pytest.fixture(scope="module")
-def house() -> Iterator[Cluster]:
-    """A server and an agent that keeps 32 MiB of a log."""
-    with cluster(lost_grace_s="60") as built:
-        built.agent("agent-steps", max_log_size="32MiB")
-        yield built
+@pytest.fixture(scope="module", autouse=True)
+def agent(house: Cluster) -> Iterator[Part]:
+    """An agent that keeps 32 MiB of a log."""
+    part = house.agent("agent-steps", max_log_size="32MiB")
+    yield part
+    part.stop()
 
 
 @pytest.fixture
@@ -52,11 +52,6 @@ steps:
   commands:
 {lines}
 """
-
-
-def agent(house: Cluster) -> Part:
-    """The agent's process."""
-    return house.agents["agent-steps"]
 
 
 def peak_bytes(part: Part) -> int:
@@ -136,27 +131,27 @@ def test_a_step_that_is_deaf_to_signals_is_killed(
     wait_for("the agent is done with it", lambda: exit_code(house, slug, number) == 137)
 
 
-def test_a_gigabyte_without_a_newline(house: Cluster, name: str) -> None:
+def test_a_gigabyte_without_a_newline(house: Cluster, agent: Part, name: str) -> None:
     slug = house.repo(pipeline("head -c 1000000000 /dev/zero | tr '\\0' x", "echo end"), name)
-    before = peak_bytes(agent(house))
+    before = peak_bytes(agent)
 
     number = passing(house, slug)
 
     text = raw_log(house, slug, number)
-    assert peak_bytes(agent(house)) - before < MOST_MEMORY_BYTES
+    assert peak_bytes(agent) - before < MOST_MEMORY_BYTES
     assert 20 * MIB < len(text) < 34 * MIB
     assert b"lines left out here: the log is longer than its limit" in text
     assert text.endswith(b"x+ echo end\nend\n")
 
 
-def test_a_million_short_lines(house: Cluster, name: str) -> None:
+def test_a_million_short_lines(house: Cluster, agent: Part, name: str) -> None:
     slug = house.repo(pipeline("seq 1000000"), name)
-    before = peak_bytes(agent(house))
+    before = peak_bytes(agent)
 
     number = passing(house, slug)
 
     text = raw_log(house, slug, number)
-    assert peak_bytes(agent(house)) - before < MOST_MEMORY_BYTES
+    assert peak_bytes(agent) - before < MOST_MEMORY_BYTES
     expected = b"".join(b"%d\n" % number for number in range(1, 1_000_001))
     assert text == b"+ seq 1000000\n" + expected
 
