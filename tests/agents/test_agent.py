@@ -333,12 +333,11 @@ def test_a_closed_lease_stops_the_stage_and_still_takes_lines(
     agent = make_agent()
     agent.start()
     double.report_s = 0.1
-    double.add(
-        stage(step("a", "trap 'echo last words; exit 1' TERM", "while :; do sleep 0.1; done"))
-    )
+    last = "trap 'echo last words; exit 1' TERM"
+    double.add(stage(step("a", last, "echo ready", "while :; do sleep 0.1; done")))
     thread = serving(agent)
     lease = double.wait(lambda: double.leases and double.only_lease())
-    double.wait(lambda: lease.reports)
+    double.wait(lambda: "\nready\n" in lease.text(1))
     lease.closed = True
     thread.join(60)
     assert not lease.done
