@@ -87,11 +87,21 @@ HostKey {host.folder}/host
 PidFile none
 AuthorizedKeysFile {host.folder}/authorized
 StrictModes no
-UsePAM no
+UsePAM {"yes" if _is_locked() else "no"}
 PasswordAuthentication no
 KbdInteractiveAuthentication no
 PermitRootLogin prohibit-password
 """
+
+
+def _is_locked() -> bool:
+    """Whether we have no password: sshd then lets nobody in unless PAM decides."""
+    if os.getuid() != 0:  # and sshd could not tell either
+        return False
+    return any(
+        line.startswith(f"{getpass.getuser()}:!")
+        for line in Path("/etc/shadow").read_text().splitlines()
+    )
 
 
 @dataclass(frozen=True)
