@@ -24,7 +24,7 @@ from pipeline.convert.parts import (
     strings,
     table,
 )
-from pipeline.shapes import boolean, text, texts
+from pipeline.shapes import boolean, text, text_map, texts
 from pipeline.yamltext import LIST, MAP, SCALAR, Node, YamlError, compose, documents
 
 #: Drone makes no more stages of the axes of a matrix.
@@ -180,11 +180,11 @@ def _container(draft: Draft, name: str, values: dict[str, Node], volumes: Volume
     """One step. What is not a key of its own was a setting of a plugin."""
     step: Data = {"name": name, "pull": "if-not-exists"}
     settings: Data = {}
+    _check_types(draft, name, values)
     environment = _environment(draft, name, values)
     for key, node in values.items():
         where = f"{name}.{key}"
         if key in _SAME:
-            text(draft, node, where)
             step[key] = node
         elif key in _LISTS:
             step[key] = strings(draft, node, where)
@@ -204,12 +204,27 @@ def _container(draft: Draft, name: str, values: dict[str, Node], volumes: Volume
     return {key: value for key, value in step.items() if value or key == "name"}
 
 
+def _check_types(draft: Draft, name: str, values: Mapping[str, Node]) -> None:
+    """Note values that Drone's conversion refuses."""
+    for key in ("image", "shell"):
+        if key in values:
+            text(draft, values[key], f"{name}.{key}")
+    for key in ("devices", "extra_hosts", "tmpfs", "volumes"):
+        if key in values:
+            texts(draft, values[key], f"{name}.{key}")
+    if "environment" in values and values["environment"].kind == MAP:
+        text_map(draft, values["environment"], f"{name}.environment")
+
+
 def _environment(draft: Draft, name: str, values: dict[str, Node]) -> Data:
     """The environment of a step with its secrets; takes both keys out of `values`."""
     found: Data = {}
     if (node := values.pop("environment", None)) is not None:
         found |= parts.environment(draft, node, f"{name}.environment")
     if (node := values.pop("secrets", None)) is not None:
+        kinds = {item.kind for item in node.value} if node.kind == LIST else {node.kind}
+        if node.kind != LIST or len(kinds) > 1:
+            draft.wrong(node, f"{name}.secrets", "a list of names, or one of maps")
         found |= parts.secrets(draft, node, f"{name}.secrets")
     return found
 

@@ -40,17 +40,24 @@ class When:
     def _alternatives(self, node: Node, where: str) -> list[Data]:
         """What an entry says, as one map or, with `evaluate`, several; none if it never holds."""
         base = self._alternative(node, where)
+        if base is None:
+            return []
+        bases = [
+            two
+            for one in _apart(base, "branch", "tag", counts=False)
+            for two in _apart(one, "cron", "cron", counts=True)
+        ]
         expression = table(self.draft, node, where).get("evaluate")
-        if base is None or expression is None:
-            return [] if base is None else [base]
+        if expression is None:
+            return bases
         place = f"{where}.evaluate"
         try:
             ways = evaluate.alternatives(text(self.draft, expression, place))
-            found = [evaluate.join(base, way) for way in ways]
+            found = [evaluate.join(one, way) for one in bases for way in ways]
         except evaluate.Refused as fault:
             advice = f"{fault}; write it as entries of `when`, with `event`, `branch`, `ref`, …"
             self.draft.refuse(expression, place, advice)
-            return [base]
+            return bases
         return [one for one in found if one is not None]
 
     def _alternative(self, node: Node, where: str) -> Data | None:
@@ -99,3 +106,32 @@ class When:
         if any(glob(pattern, self.platform) for pattern in exclude):
             return False
         return not include or any(glob(pattern, self.platform) for pattern in include)
+
+
+def _apart(base: Data, key: str, event: str, *, counts: bool) -> list[Data]:
+    """A condition that counts for one event only, or for all but one, as alternatives.
+
+    `branch` is not asked for tags, `cron` for its own event only.
+    """
+    if key not in base:
+        return [base]
+    rest = {name: value for name, value in base.items() if name != key}
+    mine, others = _divided(base.get("event", []), event)
+    found = []
+    if others is not None:
+        found.append((rest if counts else base) | {"event": others})
+    if mine:
+        found.append((base if counts else rest) | {"event": [event]})
+    return found
+
+
+def _divided(events: Any, event: str) -> tuple[bool, Any]:
+    """Whether a condition lets an event through, and the condition without it; None: no other."""
+    include = events if isinstance(events, list) else events.get("include", [])
+    exclude = [] if isinstance(events, list) else events.get("exclude", [])
+    mine = (not include or event in include) and event not in exclude
+    kept = [one for one in include if one != event]
+    if include:
+        condition = {"include": kept, "exclude": exclude} if exclude else kept
+        return mine, condition if kept else None
+    return mine, {"exclude": [*exclude, *([] if event in exclude else [event])]}

@@ -115,6 +115,48 @@ def test_all_of_it_is_told_at_once() -> None:
     ]
 
 
+@pytest.mark.parametrize(
+    ("when", "found"),
+    [
+        ("{branch: main, event: push}", ["push: main"]),
+        ("{branch: main, event: [push, tag]}", ["push: main", "tag"]),
+        ("{branch: main, event: tag}", ["tag"]),
+        ("{branch: main}", ["!tag: main", "tag"]),
+        ("{cron: nightly, event: cron}", ["cron: nightly"]),
+        ("{cron: nightly, event: [manual, cron]}", ["custom", "cron: nightly"]),
+        ("{cron: nightly, event: push}", ["push"]),
+        ("{cron: nightly}", ["!cron", "cron: nightly"]),
+        ("[{event: push}, {branch: x, event: [tag, push]}]", ["push", "push: x", "tag"]),
+    ],
+)
+def test_woodpecker_asks_tags_for_no_branch_and_only_crons_for_their_name(
+    when: str, found: list[str]
+) -> None:
+    text = f"when: {when}\nsteps: {{a: {{image: b, when: {when}}}}}\n"
+    [one] = parse(modernise(text, ".woodpecker.yml")).pipelines
+    for conditions in (one.trigger, one.steps[0].when):
+        words = []
+        for each in conditions:
+            event = each.event.include or tuple(f"!{name}" for name in each.event.exclude)
+            more = each.branch.include or each.cron.include
+            words.append(f"{', '.join(event)}: {', '.join(more)}" if more else ", ".join(event))
+        assert words == found
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image: [b]", "shell: {a: b}", "devices: /dev/a", "tmpfs: /x", "extra_hosts: a:b",
+        "volumes: /a:/b", "volumes: [{a: b}]", "secrets: a", "secrets: [a, {source: b}]",
+        "pull: 'true'", "environment: {A: [b]}", "when: push",
+    ],
+)  # fmt: skip
+def test_old_files_that_drone_does_not_convert_are_refused(text: str) -> None:
+    found = judge(f"pipeline:\n  a:\n    {text}\n")
+    assert found.verdict == "convert_error"
+    assert {one.line for one in found.problems} == {3}
+
+
 @pytest.mark.parametrize("head", ["steps:", "pipeline:"])
 def test_too_many_documents_are_refused(head: str) -> None:
     with pytest.raises(PipelineError, match="more than 1000 documents"):
