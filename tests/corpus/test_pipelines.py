@@ -13,14 +13,13 @@ from typing import Any
 import pytest
 
 from pipeline.convert.woodpecker import is_workflow
-from pipeline.facts import BuildFacts, RepoFacts
-from pipeline.plan import candidates, plan
+from pipeline.plan import candidates
 from pipeline.verdict import OK, PARSE_ERROR, Judged, judge
 from tests import corpus
+from tests.corpus.events import stages_by_event
 
 FOLDER = corpus.folder("pipelines")
 DIFFERENCES = corpus.CHECKOUT / "docs" / "pipelines" / "compatibility.md"
-REPO = RepoFacts("octocat/hello-world", namespace="octocat", name="hello-world")
 
 
 def _rows() -> list[dict[str, Any]]:
@@ -31,36 +30,6 @@ def _rows() -> list[dict[str, Any]]:
 
 
 ROWS = _rows()
-
-
-def _branch(event: str, branch: str, **more: str) -> BuildFacts:
-    return BuildFacts(event=event, target=branch, ref=f"refs/heads/{branch}", **more)
-
-
-def _pull(action: str, branch: str) -> BuildFacts:
-    return BuildFacts(
-        event="pull_request", action=action, target=branch, ref="refs/pull/7/head", source="topic"
-    )
-
-
-def _tag(branch: str) -> BuildFacts:
-    return BuildFacts(event="tag", action="create", target=branch, ref="refs/tags/v1.2.3")
-
-
-EVENTS = {
-    "push main": _branch("push", "main"),
-    "push master": _branch("push", "master"),
-    "push feature/x": _branch("push", "feature/x"),
-    "push release/1.0": _branch("push", "release/1.0"),
-    "pull_request opened into main": _pull("opened", "main"),
-    "pull_request synchronized into master": _pull("synchronized", "master"),
-    "tag v1.2.3": _tag(""),
-    "tag v1.2.3 made on master": _tag("master"),
-    "promote main to production": _branch("promote", "main", deploy_to="production"),
-    "rollback main to production": _branch("rollback", "main", deploy_to="production"),
-    "cron nightly on main": _branch("cron", "main", cron="nightly"),
-    "custom on main": _branch("custom", "main"),
-}
 
 
 def _each(rows: list[dict[str, Any]]) -> pytest.MarkDecorator:
@@ -104,14 +73,7 @@ def _difference(row: dict[str, Any], data: bytes, found: Judged) -> str | None:
 
 def _check_stages(reference: dict[str, Any], found: Judged) -> None:
     assert found.file is not None
-    chosen = {}
-    for name, build in EVENTS.items():
-        stages = plan(found.file, REPO, build).stages
-        chosen[name] = [
-            f"{one.name} <- {', '.join(one.depends_on)}" if one.depends_on else one.name
-            for one in stages
-        ]
-    assert chosen == reference["stages_by_event"]
+    assert stages_by_event(found.file) == reference["stages_by_event"]
     for pipeline, known in zip(candidates(found.file), reference["pipelines"], strict=True):
         assert pipeline.name == known["name"]
         assert (pipeline.type, pipeline.os, pipeline.arch) == (
