@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -22,6 +23,12 @@ def house() -> Iterator[Cluster]:
     """A running server for many tests, which stop their agents: of the group `faults-house`."""
     with cluster(lost_grace_s="60") as built:
         yield built
+
+
+@pytest.fixture
+def tag() -> str:
+    """For names of agents and repositories that no other test has, nor this one's repetition."""
+    return secrets.token_hex(3)
 
 
 @pytest.fixture

@@ -73,14 +73,14 @@ def is_full(house: Cluster, name: str) -> bool:
 
 
 def test_a_full_disk_is_waited_for(
-    house: Cluster, tmp_path: Path, disk: tuple[Path, Resize]
+    house: Cluster, tmp_path: Path, disk: tuple[Path, Resize], tag: str
 ) -> None:
     """The step stands still; with room again it goes on, and not a line is lost."""
-    folder, resize = disk
-    with agent(house, "agent-patient", folder, tmp_path / "work", disk_free_min="0"):
-        slug = house.repo(PRINTS, "patient")
+    (folder, resize), name = disk, f"agent-{tag}"
+    with agent(house, name, folder, tmp_path / "work", disk_free_min="0"):
+        slug = house.repo(PRINTS, tag)
         number = house.build(slug)
-        wait_for("the disk is full", lambda: is_full(house, "agent-patient"))
+        wait_for("the disk is full", lambda: is_full(house, name))
         assert house.status(slug, number) == "running"
 
         resize(LARGE)
@@ -92,14 +92,14 @@ def test_a_full_disk_is_waited_for(
 
 
 def test_a_stage_on_a_full_disk_can_be_cancelled(
-    house: Cluster, tmp_path: Path, disk: tuple[Path, Resize]
+    house: Cluster, tmp_path: Path, disk: tuple[Path, Resize], tag: str
 ) -> None:
     """What was stored is there, what was lost is said, and the agent works on later."""
-    folder, resize = disk
-    with agent(house, "agent-cancelled", folder, tmp_path / "work", disk_free_min="0"):
-        slug = house.repo(PRINTS, "cancelled")
+    (folder, resize), name = disk, f"agent-{tag}"
+    with agent(house, name, folder, tmp_path / "work", disk_free_min="0"):
+        slug = house.repo(PRINTS, tag)
         number = house.build(slug)
-        wait_for("the disk is full", lambda: is_full(house, "agent-cancelled"))
+        wait_for("the disk is full", lambda: is_full(house, name))
 
         house.client.cancel(slug, number)
 
@@ -122,15 +122,15 @@ def _exit_code(house: Cluster, slug: str, number: int) -> int:
 
 
 def test_an_agent_on_a_full_disk_takes_no_work(
-    house: Cluster, tmp_path: Path, disk: tuple[Path, Resize]
+    house: Cluster, tmp_path: Path, disk: tuple[Path, Resize], tag: str
 ) -> None:
     """It stays, says why, and takes what waits once there is room."""
-    folder, resize = disk
-    with agent(house, "agent-filled", folder, tmp_path / "work"):
-        wait_for("it is there", lambda: "agent.joined" in house.agent_log("agent-filled"))
-        slug = house.repo(PRINTS, "filled")
+    (folder, resize), name = disk, f"agent-{tag}"
+    with agent(house, name, folder, tmp_path / "work"):
+        wait_for("it is there", lambda: "agent.joined" in house.agent_log(name))
+        slug = house.repo(PRINTS, tag)
         number = house.build(slug)
-        wait_for("it says why", lambda: "disk.full" in house.agent_log("agent-filled"))
+        wait_for("it says why", lambda: "disk.full" in house.agent_log(name))
         assert house.status(slug, number) == "pending"
 
         resize("1g")  # more than the agent wants free

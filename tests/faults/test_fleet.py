@@ -61,7 +61,7 @@ class Caller:
         self._http.close()
 
 
-def test_a_hundred_agents_join_at_once(house: Cluster, tmp_path: Path) -> None:
+def test_a_hundred_agents_join_at_once(house: Cluster, tmp_path: Path, tag: str) -> None:
     """None is lost, none is there twice, nobody gets an error; real ones among them work."""
     callers = [Caller(house) for _ in range(MANY)]
     together = threading.Barrier(MANY)
@@ -69,19 +69,19 @@ def test_a_hundred_agents_join_at_once(house: Cluster, tmp_path: Path) -> None:
 
     def come(number: int) -> set[int]:
         caller = callers[number]
-        hello = {**OLD["join"], "name": f"storm-{number:03}", "labels": {"storm": "yes"}}
+        hello = {**OLD["join"], "name": f"{tag}-{number:03}", "labels": {"storm": tag}}
         together.wait(60)
         caller.join(hello)
-        here = {**OLD["presence"], "labels": {"storm": "yes"}}
+        here = {**OLD["presence"], "labels": {"storm": tag}}
         statuses = {caller.call("PUT", f"agents/{caller.id}", here)[0]}
-        question = {**OLD["claim"], "nonce": f"{number:032}"}
+        question = {**OLD["claim"], "nonce": f"{tag}{number:026}"}
         statuses.add(caller.call("POST", "claims", question)[0])
         return statuses
 
     def stay(caller: Caller) -> None:
         held.append(caller.call("PUT", f"agents/{caller.id}", {**OLD["presence"], "hold_s": 10})[0])
 
-    real = [house.agent(f"agent-real-{number}") for number in range(2)]
+    real = [house.agent(f"agent-{tag}-{number}") for number in range(2)]
     with ThreadPoolExecutor(MANY) as pool:
         assert set().union(*pool.map(come, range(MANY))) == {200, 204}
         assert len({caller.id for caller in callers}) == MANY
@@ -89,19 +89,19 @@ def test_a_hundred_agents_join_at_once(house: Cluster, tmp_path: Path) -> None:
         for number in range(2):
             wait_for(
                 "a real agent",
-                lambda n=number: "agent.joined" in house.agent_log(f"agent-real-{n}"),
+                lambda n=number: "agent.joined" in house.agent_log(f"agent-{tag}-{n}"),
             )
 
         gate = tmp_path / "gate"
         gate.touch()
-        slug = house.repo(numbered(tmp_path / "runs", gate), "storm")
+        slug = house.repo(numbered(tmp_path / "runs", gate), tag)
         builds = [house.build(slug) for _ in range(4)]
         assert [house.ended(slug, number)["status"] for number in builds] == ["success"] * 4
         assert times_run(tmp_path / "runs") == 4
 
         rows = house.client.call("GET", "/api/agents")
-        names = [row["name"] for row in rows if row["name"].startswith("storm-")]
-        assert sorted(names) == [f"storm-{number:03}" for number in range(MANY)]
+        names = [row["name"] for row in rows if row["name"].startswith(tag)]
+        assert sorted(names) == [f"{tag}-{number:03}" for number in range(MANY)]
         assert all(future.result(120) is None for future in staying)
     assert held == [200] * MANY
     for caller in callers:
@@ -112,19 +112,18 @@ def test_a_hundred_agents_join_at_once(house: Cluster, tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("more", [{}, TOMORROW], ids=["older", "newer"])
 def test_an_agent_of_another_release_works(
-    house: Cluster, tmp_path: Path, more: dict[str, Any], request: pytest.FixtureRequest
+    house: Cluster, tmp_path: Path, more: dict[str, Any], tag: str
 ) -> None:
     """Beside one of today: unknown fields are ignored, absent ones have their default."""
-    age = request.node.callspec.id
     gate = tmp_path / "gate"
     gate.touch()
-    slug = house.repo(numbered(tmp_path / "runs", gate), f"release-{age}")
+    slug = house.repo(numbered(tmp_path / "runs", gate), tag)
     number = house.build(slug)
     caller = Caller(house)
-    caller.join({**OLD["join"], "name": f"agent-{age}", **more})
+    caller.join({**OLD["join"], "name": f"agent-{tag}", **more})
     assert caller.call("PUT", f"agents/{caller.id}", {**OLD["presence"], **more})[0] == 200
 
-    nonce = f"{age:0>32}"
+    nonce = f"{tag:0>32}"
     status, claimed = caller.call("POST", "claims", {**OLD["claim"], "nonce": nonce, **more})
     assert status == 200
     assert claimed["spec"]["repo"] == slug
@@ -132,14 +131,14 @@ def test_an_agent_of_another_release_works(
     assert caller.call("PUT", lease, {**OLD["begun"], **more})[0] == 200
     status, appended = caller.call("POST", f"{lease}/steps/1/log?from=0", batch(more))
     assert (status, appended["next"]) == (200, 2)
-    sibling = house.agent(f"agent-sibling-{age}")
+    sibling = house.agent(f"agent-sibling-{tag}")
     second = house.build(slug)
     assert caller.call("PUT", lease, {**OLD["done"], **more})[0] == 200
 
     assert house.status(slug, number) == "success"
     assert house.log(slug, number) == OLD["batch"]["lines"]
     ended = house.ended(slug, second)
-    assert (ended["status"], ended["stages"][0]["machine"]) == ("success", f"agent-sibling-{age}")
+    assert (ended["status"], ended["stages"][0]["machine"]) == ("success", f"agent-sibling-{tag}")
     assert times_run(tmp_path / "runs") == 1
     assert caller.call("DELETE", f"agents/{caller.id}?reason=IDLE")[0] == 204
     caller.close()
@@ -153,13 +152,13 @@ def batch(more: dict[str, Any]) -> bytes:
     return zstandard.ZstdCompressor().compress(text.encode())
 
 
-def test_an_agent_that_is_too_old_is_told_so(house: Cluster) -> None:
+def test_an_agent_that_is_too_old_is_told_so(house: Cluster, tag: str) -> None:
     caller = Caller(house)
     status, answer = caller.call("POST", "agents", {**OLD["join"], "v": 0})
     assert (status, answer["code"]) == (403, "agent:too-old")
     assert answer["message"].endswith("upgrade the agent")
 
-    caller.join({**OLD["join"], "name": "agent-left-behind"})
+    caller.join({**OLD["join"], "name": f"agent-{tag}"})
     status, answer = caller.call("PUT", f"agents/{caller.id}", {**OLD["presence"], "v": 0})
     assert (status, answer["code"]) == (403, "agent:too-old")
     caller.close()
@@ -186,16 +185,18 @@ def checked(house: Cluster, name: str) -> str:
 
 
 @pytest.mark.parametrize("shift_s", [HOUR_S, -HOUR_S], ids=["fast", "slow"])
-def test_a_clock_that_is_an_hour_off(house: Cluster, tmp_path: Path, shift_s: int) -> None:
+def test_a_clock_that_is_an_hour_off(
+    house: Cluster, tmp_path: Path, shift_s: int, tag: str
+) -> None:
     """Leases, times and orphans do not mind; `ci-agent check` warns."""
     (tmp_path / "sitecustomize.py").write_text(CLOCK)
     shifted = {"SHIFT_S": str(shift_s), "PYTHONPATH": str(tmp_path)}
-    name = f"agent-clock{shift_s}"
+    name = f"agent-{tag}"
     agent = house.agent(name, environ=shifted)
     sign = re.escape(f"{shift_s:+d}"[0])
     assert re.search(rf"clock +warning +this host's is {sign}3[56]\d\d s", checked(house, name))
     gate, runs = tmp_path / "gate", tmp_path / "runs"
-    slug = house.repo(numbered(runs, gate), f"clock{shift_s}")
+    slug = house.repo(numbered(runs, gate), tag)
     number = house.build(slug)
     house.wait_line(slug, number, "line 49")
     stage = house.client.build(slug, number)["stages"][0]
