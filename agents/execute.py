@@ -10,7 +10,7 @@ covers.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -150,14 +150,23 @@ class Walk:
         return self.is_failing == (spec.run == ON_FAILURE)
 
     def upcoming(self) -> list[StepState]:
-        """Steps that wait only for steps that run now, and would start if those succeed."""
+        """Steps that wait only for steps that run now, and would start if those succeed.
+
+        If that is but one, those that wait for it come next: short steps are over before the next
+        one is prepared.
+        """
+        first = self._behind(())
+        return first if len(first) != 1 else self._behind((first[0].spec.name,))
+
+    def _behind(self, more: Collection[str]) -> list[StepState]:
+        """Steps that wait only for steps that run now or are among `more`."""
         return [
             step
             for step in self.steps.values()
             if step.status == states.PENDING
             and step.spec.kind != CLONE
             and self._is_wanted(step.spec)
-            and all(self._is_under_way(name) for name in step.spec.depends_on)
+            and all(name in more or self._is_under_way(name) for name in step.spec.depends_on)
         ]
 
     def _is_under_way(self, name: str) -> bool:

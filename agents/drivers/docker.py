@@ -43,6 +43,7 @@ from agents.drivers.docker_container import (
     docker_variables,
     is_long,
     labels,
+    reaches_engine,
     script,
     volume_name,
 )
@@ -193,6 +194,8 @@ class DockerSession:
         self._processes: list[DockerProcess] = []
         self._shells: list[DockerShell] = []
         self._ahead: dict[int, Future[_Made]] = {}
+        #: A step that gets at the engine may make the image of the next one.
+        self._looks_ahead = not reaches_engine(spec, options)
         self._makers = ThreadPoolExecutor(_MAKERS, thread_name_prefix="docker-make")
         self._site: Future[Site] = self._makers.submit(self._set_up)
 
@@ -201,7 +204,7 @@ class DockerSession:
     def prepare(self, step: StepSpec, environ: Mapping[str, str], *, at_once: bool = False) -> None:
         """Make the step's container in the background, its image pulled if need be."""
         with self._lock:
-            if not self._closed and step.number not in self._ahead:
+            if self._looks_ahead and not self._closed and step.number not in self._ahead:
                 self._ahead[step.number] = self._makers.submit(
                     self._make_ahead, step, dict(environ)
                 )

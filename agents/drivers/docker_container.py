@@ -38,6 +38,8 @@ _LOG_CONFIG: Final = {
     "Config": {"max-size": "10m", "max-file": "2", "compress": "false"},
 }
 _HOUR_S: Final = 3600
+#: Host folders with sockets below them.
+_ABOVE_SOCKETS: Final = ("", "/run", "/var/run", "/var")
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,6 +81,13 @@ def expired(found: Mapping[str, str], now: float | None = None) -> bool:
     """Whether labels say that their object should be gone by now."""
     text = found.get(EXPIRES_LABEL, "")
     return text.isdigit() and int(text) < (time.time() if now is None else now)
+
+
+def reaches_engine(spec: StageSpec, options: Options) -> bool:
+    """Whether steps of a stage have the socket of an engine, which they may then have do things."""
+    paths = [volume.host_path for volume in spec.volumes if volume.kind == "host"]
+    paths += [entry.partition(":")[0] for entry in options.volumes]
+    return any(path.endswith(".sock") or path.rstrip("/") in _ABOVE_SOCKETS for path in paths)
 
 
 def script(step: StepSpec, environ: Mapping[str, str], system: str = "linux") -> str:

@@ -230,10 +230,23 @@ def test_a_clone_always_runs_and_its_failure_skips_steps() -> None:
 
 
 def test_upcoming_are_steps_that_wait_for_running_ones() -> None:
-    walk = Walk(stage(*chain(step("a"), step("b"), step("c"))))
+    walk = Walk(stage(*chain(step("a"), step("b"))))
     walk.next()
     walk.start(1, 0)
     assert [item.spec.name for item in walk.upcoming()] == ["b"]
+
+
+def test_upcoming_looks_beyond_one_step_only() -> None:
+    walk = Walk(stage(*chain(step("a"), step("b"), step("c"), step("d"))))
+    walk.next()
+    walk.start(1, 0)
+    assert [item.spec.name for item in walk.upcoming()] == ["b", "c"]
+    behind = [step(name, number=number, depends_on=("a",)) for number, name in ((2, "b"), (3, "c"))]
+    last = step("d", number=4, depends_on=("b",))
+    walk = Walk(stage(step("a", number=1), *behind, last))
+    walk.next()
+    walk.start(1, 0)
+    assert [item.spec.name for item in walk.upcoming()] == ["b", "c"]
 
 
 def test_the_environment_tells_the_state_so_far() -> None:

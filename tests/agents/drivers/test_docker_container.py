@@ -13,6 +13,7 @@ from agents.drivers.docker_container import (
     body,
     expired,
     labels,
+    reaches_engine,
     script,
 )
 from agents.drivers.docker_engine import logins
@@ -240,3 +241,23 @@ def test_a_wrong_login_file_is_one_sentence(tmp_path: Path, text: str) -> None:
 
     with pytest.raises(DriverError, match="docker-config"):
         logins(str(file))
+
+
+@pytest.mark.parametrize(
+    ("host", "agent", "reaches"),
+    [
+        ("", (), False),
+        ("/srv/cache", ("/srv/data:/data:ro",), False),
+        ("/var/run/docker.sock", (), True),
+        ("/run/", (), True),
+        ("/", (), True),
+        ("", ("/var/run/docker.sock:/var/run/docker.sock",), True),
+    ],
+)
+def test_who_has_a_socket_reaches_the_engine(
+    host: str, agent: tuple[str, ...], reaches: bool
+) -> None:
+    volumes = (Volume("disk"), *([Volume("host", "host", host)] if host else ()))
+    spec = StageSpec(repo="a/b", build=1, stage=1, type="docker", volumes=volumes)
+
+    assert reaches_engine(spec, Options(volumes=agent)) is reaches
