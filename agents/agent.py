@@ -508,6 +508,8 @@ class Agent:
             self.leaving = reason
         log.info("agent.draining", reason=reason.value)
         self.draining.set()
+        if self.identity is None:  # it waits for the answer to its join
+            self.gate.stop()
         self.gate.wake()
         self._release("the agent is stopping")
         self._presence_link.abort()  # so that it is told at once
@@ -519,8 +521,6 @@ class Agent:
     def interrupt(self) -> None:
         """The host wants the agent to end: drain, even while it is still joining."""
         self.leave(Reason.INTERRUPTED)
-        if self.identity is None:
-            self.gate.stop()
 
     def cancel_all(self, reason: str) -> None:
         """Stop every stage; calls to a server that is away are given up after a while."""

@@ -6,6 +6,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ import structlog
 from agents.agent import Agent, JoinRefused
 from agents.drivers import leftovers
 from agents.drivers.scripted import ScriptedDriver
+from agents.link import Stopped
 from agents.options import Options
 from agents.state import StateError
 from pipeline import states
@@ -636,6 +638,19 @@ def test_an_agent_that_cannot_sync_leaves_with_an_exit_code(
     assert agent.finish() == 1
 
 
+def test_an_agent_that_cannot_even_join_leaves(make_agent: Make, double: Double) -> None:
+    agent = make_agent(sync_timeout=60.0)
+    double.away()
+    with ThreadPoolExecutor(1) as pool:
+        joining = pool.submit(agent.start)
+        agent.gate.heard -= 1000
+        agent.tick()
+        with pytest.raises(Stopped):
+            joining.result(60)
+    assert agent.leaving == "UNABLE_TO_SYNC"
+    assert agent.finish() == 1
+
+
 def test_a_full_disk_takes_no_work(make_agent: Make, double: Double) -> None:
     agent = make_agent(disk_free_min=1 << 60)
     agent.start()
@@ -668,6 +683,7 @@ LIFE = """
 import sys
 from pathlib import Path
 from agents.agent import Agent
+from agents.link import Stopped
 from agents.options import Options
 url, token, state = sys.argv[1:]
 agent = Agent(Options(
