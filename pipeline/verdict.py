@@ -8,7 +8,7 @@ from __future__ import annotations
 import itertools
 import re
 from collections.abc import Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from pipeline.convert import Written, convert
@@ -48,7 +48,7 @@ class Judged:
     text: str = ""
     converted: bool = False
     documents: int = 0
-    source: Written | None = None
+    source: Written | None = field(default=None, compare=False, repr=False)
 
     def lint(self, *, trusted: bool = False) -> list[Problem]:
         """Everything to say about the file, errors and warnings."""
@@ -56,7 +56,7 @@ class Judged:
         if not self.converted:
             return found
         if self.text and any(problem.line for problem in found):
-            origins = self.source.origins() if self.source else Origins(())
+            origins = self.source.origins() if self.source else None
             found = [_placed(problem, origins) for problem in found]
         return [*self._left_out(), *found]
 
@@ -105,10 +105,10 @@ def judge(data: bytes | str, file: str = DEFAULT_FILE) -> Judged:
     return Judged(verdict, (), parsed, modern, source is not None, count, source)
 
 
-def _placed(problem: Problem, origins: Origins) -> Problem:
+def _placed(problem: Problem, origins: Origins | None) -> Problem:
     """A finding about a converted text at its place in the given one, if that is known."""
     if not problem.line:
         return problem
-    line, column = origins.of(problem.line) or (0, 0)
+    line, column = origins.of(problem.line) or (1, 1) if origins else (0, 0)
     message = f"{problem.message} (line {problem.line} of the converted file)"
     return replace(problem, message=message, line=line, column=column)
