@@ -14,6 +14,8 @@ from pipeline.routing import TICKET_TASK, TICKET_TRANSPORT
 class AgentApp(Celery):
     """An application whose workers are agents."""
 
+    amqp_cls = "agents.broker:Amqp"
+
     @cached_property
     def Worker(self) -> Any:
         """The worker class, bound to this application."""

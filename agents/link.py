@@ -243,7 +243,7 @@ class Link:
         seconds = wait_s(attempt, gate.first_wait_s, longest_s, random.random())  # noqa: S311 - no secret
         # the wording is that of the agents people know
         say = log.warning if attempt > 1 else log.info
-        say(f"Attempting to reconnect in {_shown(seconds)}", reason=reason, attempt=attempt)
+        say(f"Attempting to reconnect in {shown(seconds)}", reason=reason, attempt=attempt)
         gate.pause(seconds)
 
     def _check(self) -> None:
@@ -385,5 +385,5 @@ def _passes(status: int) -> bool:
     return status in (408, 425, 429) or status >= 500
 
 
-def _shown(seconds: float) -> str:
+def shown(seconds: float) -> str:
     return f"{seconds:.0f}s" if seconds >= 1 else f"{seconds * 1000:.0f}ms"

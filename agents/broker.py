@@ -1,0 +1,69 @@
+"""The connection that tickets come over: tried again with patience, as the one to the server is."""
+
+from __future__ import annotations
+
+import random
+import time
+from collections.abc import Callable
+from typing import Any, Final
+
+import structlog
+from celery.app.amqp import AMQP
+from kombu import Connection
+
+from agents.link import shown, wait_s
+
+log = structlog.get_logger("agents.broker")
+
+#: The transport option that says how long a wait may become, in seconds.
+LONGEST: Final = "longest_wait_s"
+_LONGEST_S: Final = 15.0
+#: How often somebody who waits looks whether the worker is to stop.
+_LOOK_S: Final = 1.0
+
+
+class PatientConnection(Connection):
+    """A broker's connection whose waits double up to a cap, each a little different.
+
+    Celery's own would all come back at the same moments, and end in other words.
+    """
+
+    def ensure_connection(
+        self,
+        errback: Callable[..., Any] | None = None,
+        max_retries: int | None = None,
+        *_: Any,
+        callback: Callable[[], Any] | None = None,
+        **__: Any,
+    ) -> PatientConnection:
+        """Return once connected; `callback` is called every second and may raise to give up."""
+        del errback, max_retries  # it is told here, and never given up
+        attempt = 0
+        while not self.connected:
+            try:
+                self._connection_factory()
+            except self.recoverable_connection_errors as fault:
+                attempt += 1
+                self._wait(attempt, fault, callback)
+        return self
+
+    def _wait(self, attempt: int, fault: BaseException, callback: Callable[[], Any] | None) -> None:
+        longest_s = (self.transport_options or {}).get(LONGEST, _LONGEST_S)
+        seconds = wait_s(attempt, longest_s, longest_s, random.random())  # noqa: S311 - no secret
+        say = log.warning if attempt > 1 else log.info
+        say(
+            f"Attempting to reconnect in {shown(seconds)}",
+            reason=f"Redis: {fault or type(fault).__name__}",
+            attempt=attempt,
+        )
+        end = time.monotonic() + seconds
+        while (left := end - time.monotonic()) > 0:
+            if callback is not None:
+                callback()
+            time.sleep(min(left, _LOOK_S))
+
+
+class Amqp(AMQP):
+    """Celery's, with connections like that."""
+
+    Connection = PatientConnection
