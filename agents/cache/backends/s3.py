@@ -18,6 +18,8 @@ from agents.cache.backends.base import CacheError, Entry
 from agents.cache.settings import Settings
 
 _MIB: Final = 1024 * 1024
+#: Stores may take minutes to put the parts of a big object together, without a word meanwhile.
+_ANSWER_S: Final = 180
 _PART_BYTES: Final = 16 * _MIB
 _UPLOADS: Final = 4
 _NOT_THERE: Final = frozenset({"404", "NoSuchKey", "NotFound"})
@@ -159,7 +161,7 @@ def _client(settings: Settings) -> Any:
             "s3",
             region_name=region or "us-east-1",
             endpoint_url=settings.url or None,
-            config=Config(connect_timeout=10, read_timeout=60, **more),
+            config=Config(connect_timeout=10, read_timeout=_ANSWER_S, **more),
         )
     except (BotoCoreError, ValueError) as fault:
         raise CacheError(f"cannot use the bucket {settings.bucket}: {fault}") from fault
