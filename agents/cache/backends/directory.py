@@ -29,8 +29,9 @@ class Directory:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             for path in folder.iterdir():
-                if time.time() - path.stat().st_mtime > _STALE_S:
-                    path.unlink(missing_ok=True)
+                with contextlib.suppress(FileNotFoundError):  # its store ended meanwhile
+                    if time.time() - path.stat().st_mtime > _STALE_S:
+                        path.unlink()
         except OSError as fault:
             raise CacheError(f"cannot use the directory of the cache: {fault}") from fault
         return folder

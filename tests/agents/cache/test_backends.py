@@ -133,6 +133,13 @@ def test_archives_that_were_never_finished_go(tmp_path: Path) -> None:
     assert (old.exists(), new.exists()) == (False, True)
 
 
+def test_a_store_that_ends_meanwhile_disturbs_nobody(tmp_path: Path) -> None:
+    store = Directory(tmp_path / "cache")
+    gone = store.spool() / "store-gone"  # listed, and not there when it is looked at
+    gone.symlink_to(tmp_path / "nowhere")
+    assert store.spool().is_dir()
+
+
 def test_a_directory_that_cannot_be_made_is_told(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(CacheError, match="cannot use the directory"):

@@ -115,7 +115,7 @@ def test_several_at_once(open_stage: Open) -> None:
     lines = "\n".join(f"(echo {n} > f{n}; cache store k{n} f{n}) &" for n in range(6))
     outcome, text = open_stage().run(f"{lines}\nwait", "cache list")
     assert outcome == Outcome(), text
-    assert all(f"\nk{n} " in text for n in range(6))
+    assert all(f"\nk{n} " in text for n in range(6)), text
 
 
 def test_a_killed_step_breaks_its_store_off(open_stage: Open, options: Options) -> None:
