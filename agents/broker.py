@@ -2,18 +2,14 @@
 
 from __future__ import annotations
 
-import random
 import time
 from collections.abc import Callable
 from typing import Any, Final
 
-import structlog
 from celery.app.amqp import AMQP
 from kombu import Connection
 
-from agents.link import shown, wait_s
-
-log = structlog.get_logger("agents.broker")
+from agents.link import next_try_s
 
 #: The transport option that says how long a wait may become, in seconds.
 LONGEST: Final = "longest_wait_s"
@@ -38,29 +34,27 @@ class PatientConnection(Connection):
     ) -> PatientConnection:
         """Return once connected; `callback` is called every second and may raise to give up."""
         del errback, max_retries  # it is told here, and never given up
-        attempt = 0
+        longest_s = (self.transport_options or {}).get(LONGEST, _LONGEST_S)
+        rounds = tries = 0
         while not self.connected:
             try:
                 self._connection_factory()
             except self.recoverable_connection_errors as fault:
-                attempt += 1
-                self._wait(attempt, fault, callback)
+                self.maybe_switch_next()  # of several addresses each is tried before the wait
+                if self.completes_cycle(tries):
+                    rounds += 1
+                    reason = f"Redis: {fault or type(fault).__name__}"
+                    _wait(next_try_s(rounds, reason, longest_s, longest_s), callback)
+                tries += 1
         return self
 
-    def _wait(self, attempt: int, fault: BaseException, callback: Callable[[], Any] | None) -> None:
-        longest_s = (self.transport_options or {}).get(LONGEST, _LONGEST_S)
-        seconds = wait_s(attempt, longest_s, longest_s, random.random())  # noqa: S311 - no secret
-        say = log.warning if attempt > 1 else log.info
-        say(
-            f"Attempting to reconnect in {shown(seconds)}",
-            reason=f"Redis: {fault or type(fault).__name__}",
-            attempt=attempt,
-        )
-        end = time.monotonic() + seconds
-        while (left := end - time.monotonic()) > 0:
-            if callback is not None:
-                callback()
-            time.sleep(min(left, _LOOK_S))
+
+def _wait(seconds: float, callback: Callable[[], Any] | None) -> None:
+    end = time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        if callback is not None:
+            callback()
+        time.sleep(min(left, _LOOK_S))
 
 
 class Amqp(AMQP):

@@ -103,6 +103,15 @@ def wait_s(attempt: int, first_s: float, longest_s: float, jitter: float) -> flo
     return min(grown, cap) * (0.5 + jitter / 2)
 
 
+def next_try_s(attempt: int, reason: str, first_s: float, longest_s: float) -> float:
+    """Say that the `attempt`th try failed; how long to wait before the next."""
+    seconds = wait_s(attempt, first_s, longest_s, random.random())  # noqa: S311 - no secret
+    # the wording is that of the agents people know
+    say = log.warning if attempt > 1 else log.info
+    say(f"Attempting to reconnect in {_shown(seconds)}", reason=reason, attempt=attempt)
+    return seconds
+
+
 def _attempts_up_to(first_s: float) -> int:
     attempts, grown = 1, _FIRST_WAIT_S
     while grown < first_s:
@@ -152,6 +161,8 @@ class Link:
         self._tls = parts.scheme == "https"
         self._host, self._port = parts.hostname or "localhost", parts.port
         self._base = parts.path.rstrip("/") + PREFIX
+        proxy = proxy_of(options, parts)
+        self._proxy = urlsplit(proxy) if proxy else None
         #: Once set, calls that fail raise Stopped: for claims, when the agent drains.
         self.give_up: threading.Event | None = None
         self._connection: _Plain | _Secure | None = None
@@ -239,12 +250,7 @@ class Link:
 
     def hold_off(self, attempt: int, reason: str, longest_s: float) -> None:
         """Say that the `attempt`th try failed and wait before the next, at most `longest_s`."""
-        gate = self.gate
-        seconds = wait_s(attempt, gate.first_wait_s, longest_s, random.random())  # noqa: S311 - no secret
-        # the wording is that of the agents people know
-        say = log.warning if attempt > 1 else log.info
-        say(f"Attempting to reconnect in {shown(seconds)}", reason=reason, attempt=attempt)
-        gate.pause(seconds)
+        self.gate.pause(next_try_s(attempt, reason, self.gate.first_wait_s, longest_s))
 
     def _check(self) -> None:
         if self.gate.stopping.is_set() or (self.give_up is not None and self.give_up.is_set()):
@@ -276,7 +282,7 @@ class Link:
         if kind:
             headers["Content-Type"] = kind
         if not self._tls:
-            headers |= _proxy_headers(self._proxy())
+            headers |= _proxy_headers(self._proxy)
         if connection.sock is not None:
             connection.sock.settimeout(ANSWER_S + hold_s)
         connection.gather(lambda: connection.request(method, self._target(path), data, headers))
@@ -300,11 +306,11 @@ class Link:
 
     def _target(self, path: str) -> str:
         target = self._base + path
-        proxy = self._proxy() if not self._tls else None
+        proxy = self._proxy if not self._tls else None
         return f"http://{self._host}:{self._port or 80}{target}" if proxy else target
 
     def _connect(self) -> _Plain | _Secure:
-        proxy = self._proxy()
+        proxy = self._proxy
         host, port = (proxy.hostname or "", proxy.port or 80) if proxy else (self._host, self._port)
         if not self._tls:
             self._connection = _Plain(host, port, timeout=CONNECT_S)
@@ -317,10 +323,6 @@ class Link:
         self._connection.connect()
         self._connection.sock.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
         return self._connection
-
-    def _proxy(self) -> Any:
-        text = proxy_of(self._options, urlsplit(self._options.server))
-        return urlsplit(text) if text else None
 
 
 def proxy_of(options: Options, place: SplitResult) -> str | None:
@@ -385,5 +387,5 @@ def _passes(status: int) -> bool:
     return status in (408, 425, 429) or status >= 500
 
 
-def shown(seconds: float) -> str:
+def _shown(seconds: float) -> str:
     return f"{seconds:.0f}s" if seconds >= 1 else f"{seconds * 1000:.0f}ms"
