@@ -61,7 +61,6 @@ class Console:
         self._closed = False
         #: The shell's exit code once it has ended by itself.
         self.exit_code = -1
-        self._threads: list[threading.Thread] = []
 
     # --- the viewer's side ---
 
@@ -123,11 +122,9 @@ class Console:
                 return
             self._shell = shell
             for task in (self._show, self._feed):
-                thread = threading.Thread(
+                threading.Thread(
                     target=task, args=(shell,), name=f"shell{task.__name__}", daemon=True
-                )
-                self._threads.append(thread)
-                thread.start()
+                ).start()
 
     def _show(self, shell: Shell) -> None:
         """Output, to its end."""

@@ -20,9 +20,8 @@ class Hold:
         """It ends after `keep_s` without a touch, and after `most_s` in any case."""
         self.step, self.exit_code = step, exit_code
         self._keep_s, self._clock = keep_s, clock
-        self.began = clock()
-        self._last = self.began + most_s
-        self._until = min(self.began + keep_s, self._last)
+        self._last = clock() + most_s
+        self._until = min(clock() + keep_s, self._last)
         self._changed = threading.Condition()
         #: Why it ended; empty while it goes on.
         self.reason = ""

@@ -215,8 +215,9 @@ class ExecSession:
     def close(self) -> None:
         """Kill the steps' groups and whatever they left behind."""
         while self._ahead:
-            with contextlib.suppress(OSError):
-                self._ahead.popitem()[1].result().end()
+            _, ahead = self._ahead.popitem()
+            if ahead.exception() is None:
+                ahead.result().end()
         for process in self._processes:
             process.end()
         for shell in self._shells:

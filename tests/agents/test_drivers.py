@@ -183,6 +183,14 @@ def host(options: Options) -> ExecDriver:
     return ExecDriver(options, grace_s=0.5)
 
 
+def test_a_step_that_could_not_be_prepared_does_not_keep_a_session_open(
+    host: ExecDriver, open_room: Open
+) -> None:
+    room = open_room(host)
+    room.session.prepare(step("a step", "true"), {"A": "\0"}, at_once=True)
+    room.session.close()
+
+
 def test_commands_run_in_one_shell_that_traces(host: ExecDriver, open_room: Open) -> None:
     outcome, text = open_room(host).run("cd /", "X='a b'", 'echo "$X $(pwd)"')
     assert outcome == Outcome()
