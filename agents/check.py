@@ -14,9 +14,11 @@ from typing import Final, Literal
 
 from agents.drivers.base import DriverError
 from agents.hooks import missing_files
+from agents.host import existing
 from agents.link import Gate, Link, LinkError
 from agents.options import Options
 from agents.state import identity_in
+from pipeline.routing import redis_py_url
 from pipeline.wire import Join, Joined
 
 Status = Literal["ok", "warning", "failed", "skipped"]
@@ -111,10 +113,8 @@ def _redis(url: str) -> Finding:
     import redis
 
     where = url.rpartition("@")[2]
-    # redis-py's word for a unix socket is not kombu's
-    address = "unix" + url.removeprefix("redis+socket") if url.startswith("redis+socket") else url
     try:
-        client = redis.Redis.from_url(address, socket_connect_timeout=5, socket_timeout=5)
+        client = redis.Redis.from_url(redis_py_url(url), socket_connect_timeout=5, socket_timeout=5)
         try:
             client.ping()
         finally:
@@ -143,10 +143,10 @@ def _docker(options: Options) -> Finding:
 
 def _disk(options: Options) -> Finding:
     for folder in (options.state_dir, options.work_dir):
-        place = _existing(folder)
+        place = existing(folder)
         if not os.access(place, os.W_OK):
             return Finding("disk", "failed", f"{folder} cannot be written")
-    free = shutil.disk_usage(_existing(options.work_dir)).free
+    free = shutil.disk_usage(existing(options.work_dir)).free
     text = f"{free / 2**30:.1f} GiB free in {options.work_dir}"
     if free < options.disk_free_min:
         return Finding("disk", "failed", f"{text}, less than disk-free-min")
@@ -163,8 +163,3 @@ def _scripts(options: Options) -> Iterator[Finding]:
     if missing:
         status: Status = "failed" if options.fail_on_missing_files else "warning"
         yield Finding("files", status, f"{', '.join(missing)}: not there")
-
-
-def _existing(folder: Path) -> Path:
-    """The folder, or the nearest one above it that is there."""
-    return next(place for place in (folder, *folder.absolute().parents) if place.exists())

@@ -28,6 +28,7 @@ log = structlog.get_logger(__name__)
 
 Write = Callable[[bytes], object]
 SHUTDOWN_VARIABLES: Final = ("CISERVER_AGENT_SHUTDOWN_REASON", "SEMAPHORE_AGENT_SHUTDOWN_REASON")
+PROXIES: Final = ("http_proxy", "https_proxy", "no_proxy")
 _SHUTDOWN_LIMIT_S: Final = 300.0
 _READ_BYTES: Final = 64 * 1024
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -66,11 +67,7 @@ def environment(options: Options) -> dict[str, str]:
 
     The file is read each time, so that a change counts for the next stage. Raises: HookError.
     """
-    found: dict[str, str] = {}
-    for name in ("http_proxy", "https_proxy", "no_proxy"):
-        value = getattr(options, name)
-        if value:
-            found |= {name: value, name.upper(): value}
+    found = proxies({name: getattr(options, name) for name in PROXIES})
     found |= options.env_vars
     if options.env_file:
         try:
@@ -78,6 +75,12 @@ def environment(options: Options) -> dict[str, str]:
         except (OSError, UnicodeDecodeError) as fault:
             raise HookError(f"env-file {options.env_file}: {fault}") from fault
     return found
+
+
+def proxies(values: Mapping[str, str]) -> dict[str, str]:
+    """Those of `PROXIES` that have a value, in both spellings: programs read either."""
+    given = {name: values[name] for name in PROXIES if values[name]}
+    return {**given, **{name.upper(): value for name, value in given.items()}}
 
 
 def read_env_file(text: str) -> dict[str, str]:

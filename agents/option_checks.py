@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import json
 import os
-import pwd
 import re
 import ssl
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from agents import host
 from agents.option_table import Options, entries
 
 Fault = tuple[str, str, str]
@@ -148,9 +148,10 @@ def _certificates(options: Options) -> Iterator[Fault]:
 def _host(options: Options) -> Iterator[Fault]:
     """What must be right on this machine."""
     if options.exec_user:
-        fault = _account_fault(options.exec_user)
-        if fault:
-            yield "exec-user", _source(options, "exec-user"), fault
+        try:
+            host.account(options.exec_user)
+        except ValueError as fault:
+            yield "exec-user", _source(options, "exec-user"), str(fault)
     if options.env_file:
         try:
             Path(options.env_file).read_text()
@@ -163,8 +164,7 @@ def _host(options: Options) -> Iterator[Fault]:
 
 def _folders(options: Options) -> Iterator[Fault]:
     for key in ("state-dir", "work-dir"):
-        folder: Path = getattr(options, key.replace("-", "_")).expanduser().absolute()
-        place = next(one for one in (folder, *folder.parents) if one.exists())
+        place = host.existing(getattr(options, key.replace("-", "_")).expanduser().absolute())
         if key.replace("-", "_") in options.sources and not (
             place.is_dir() and os.access(place, os.W_OK)
         ):
@@ -191,16 +191,6 @@ def _engine_files(options: Options) -> Iterator[Fault]:
         if not isinstance(data, dict):
             text = f"{options.docker_config} is not a config.json: {reason}"
             yield "docker-config", _source(options, "docker-config"), text
-
-
-def _account_fault(name: str) -> str:
-    try:
-        found = pwd.getpwnam(name)
-    except KeyError:
-        return f"there is no user {name!r} on this host"
-    if os.geteuid() not in (0, found.pw_uid):
-        return f"steps cannot run as {name}: the agent is not root"
-    return ""
 
 
 def _reason(fault: Exception) -> str:

@@ -47,11 +47,6 @@ def configure(env: Env) -> dict[str, dict[str, Any]]:
     }
 
 
-def redis_py_url(url: str) -> str:
-    """A kombu URL of Redis as redis-py writes it: they differ for unix sockets."""
-    return "unix" + url.removeprefix("redis+socket") if url.startswith("redis+socket") else url
-
-
 def _sqlite(path: Path) -> dict[str, Any]:
     return {
         "ENGINE": "django.db.backends.sqlite3",

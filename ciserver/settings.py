@@ -7,6 +7,7 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from ciserver import databases, env, logging
+from pipeline.routing import redis_py_url
 
 BASE_DIR = Path(__file__).resolve().parent.parent
 ENV = env.read()
@@ -143,7 +144,7 @@ WHITENOISE_USE_FINDERS = DEBUG or not STATIC_ROOT.is_dir()
 CHANNEL_LAYERS = {
     "default": {
         "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
-        "CONFIG": {"hosts": [{"address": databases.redis_py_url(BROKER_URL)}], "prefix": "ci.ch"},
+        "CONFIG": {"hosts": [{"address": redis_py_url(BROKER_URL)}], "prefix": "ci.ch"},
     }
 }
 

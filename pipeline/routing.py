@@ -1,4 +1,4 @@
-"""Names of queues: which Celery queue a stage is rung on and which an agent listens to.
+"""Names of queues: which Celery queue a stage is rung on and which an agent listens to; and where.
 
 A ticket on a queue only says that there may be work; whether an agent may run a stage is decided
 by the
@@ -22,6 +22,11 @@ TICKET_TRANSPORT: Final[Mapping[str, object]] = {
     "queue_order_strategy": "round_robin",
     "polling_interval": 5,
 }
+
+
+def redis_py_url(url: str) -> str:
+    """A kombu URL of Redis as redis-py writes it: they differ for unix sockets."""
+    return "unix" + url.removeprefix("redis+socket") if url.startswith("redis+socket") else url
 
 
 def queue_name(type_: str, os: str, arch: str, labels: Mapping[str, str]) -> str:

@@ -21,12 +21,13 @@ from typing import Any
 
 import redis as redis_py
 
-from ciserver import databases, env
+from ciserver import env
 from ciserver.cli.client import Access, Client
 from ciserver.embedded import keys
 from ciserver.embedded import redis as own_redis
 from ciserver.embedded.process import Program, descendants
 from ciserver.embedded.programs import Programs
+from pipeline.routing import redis_py_url
 from tests.proxy import Proxy
 from tests.services import free_port, listens, running, short_folder, wait_for
 
@@ -195,7 +196,7 @@ class Cluster:
 
     def raw_redis(self) -> Any:
         """A connection to Redis with the server's rights."""
-        return redis_py.Redis.from_url(databases.redis_py_url(self.settings.redis_url))
+        return redis_py.Redis.from_url(redis_py_url(self.settings.redis_url))
 
     def wait_web(self) -> None:
         """Wait until the web process answers."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 from pipeline.spec import StageSpec, StepSpec
 
@@ -103,11 +103,22 @@ class Process(Protocol):
         """Ask for the end, TERM before KILL; returns at once, any thread, any number of times."""
 
 
+#: So much of a shell's output is read at a time.
+SHELL_READ_BYTES: Final = 32 * 1024
+#: Bash, where there is one, since people expect its editing.
+INTERACTIVE: Final = "[ -x /bin/bash ] && exec /bin/bash -i\nexec /bin/sh -i"
+
+
+def shell_environ(environ: Mapping[str, str]) -> dict[str, str]:
+    """A step's environment for its shell: without a locale it would not take UTF-8."""
+    return {"LANG": "C.UTF-8", **environ, "TERM": "xterm-256color"}
+
+
 class Shell(Protocol):
     """A shell on a terminal, in the place of a step that failed."""
 
     def read(self) -> bytes:
-        """The next output, at most 32 KiB, blocking; empty at the end. One thread."""
+        """The next output, at most SHELL_READ_BYTES, blocking; empty at the end. One thread."""
 
     def write(self, data: bytes) -> None:
         """Type; blocks while the shell does not read. One thread. Raises: OSError at the end."""

@@ -5,23 +5,25 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 import structlog
 
 from agents.drivers import docker_leftovers as leftovers
-from agents.drivers.base import EXIT_KILLED, DriverError
+from agents.drivers.base import (
+    EXIT_KILLED,
+    INTERACTIVE,
+    SHELL_READ_BYTES,
+    DriverError,
+    shell_environ,
+)
 from agents.drivers.docker_container import WINDOWS, Site, body
 from agents.drivers.docker_engine import Engine
 from agents.drivers.docker_stream import Plain
-from agents.drivers.exec_shell import LOCALE, TERM
 from agents.option_table import Options
 from pipeline.spec import StageSpec, StepSpec
 
 log = structlog.get_logger(__name__)
-
-_BEGIN: Final = "[ -x /bin/bash ] && exec /bin/bash -i\nexec /bin/sh -i"
-_READ_BYTES: Final = 32 * 1024
 
 
 class DockerShell:
@@ -56,7 +58,7 @@ class DockerShell:
             except OSError as fault:
                 log.info("shell.broken", container=self._container, reason=str(fault))
             self._over = not self._rest
-        data, self._rest = self._rest[:_READ_BYTES], self._rest[_READ_BYTES:]
+        data, self._rest = self._rest[:SHELL_READ_BYTES], self._rest[SHELL_READ_BYTES:]
         return data
 
     def write(self, data: bytes) -> None:
@@ -110,7 +112,7 @@ def shell_body(
     image: str,
 ) -> dict[str, Any]:
     """The create call of a shell's container: as the step's, with a terminal."""
-    command = ("powershell",) if spec.os == WINDOWS else ("/bin/sh", "-c", _BEGIN)
+    command = ("powershell",) if spec.os == WINDOWS else ("/bin/sh", "-c", INTERACTIVE)
     own = replace(
         step,
         image=image or step.image,
@@ -118,5 +120,5 @@ def shell_body(
         entrypoint=command[:1],
         command=command[1:],
     )
-    found = body(spec, own, {**LOCALE, **environ, "TERM": TERM}, options, site)
+    found = body(spec, own, shell_environ(environ), options, site)
     return {**found, "Tty": True, "OpenStdin": True, "AttachStdin": True}

@@ -28,7 +28,7 @@ from typing import Final
 
 import structlog
 
-from agents import results, rooms
+from agents import host, results, rooms
 from agents.cache import shim
 from agents.cache.box import FolderBox, make_folder
 from agents.cache.desk import Desk, Served
@@ -100,12 +100,9 @@ def sweep(work_dir: Path, older_than: float = math.inf) -> None:
 def account(name: str) -> pwd.struct_passwd:
     """The account steps run as. Raises: DriverError if it is unknown or we may not become it."""
     try:
-        found = pwd.getpwnam(name)
-    except KeyError:
-        raise DriverError(f"there is no user {name!r} on this host") from None
-    if os.geteuid() not in (0, found.pw_uid):
-        raise DriverError(f"steps cannot run as {name}: the agent is not root")
-    return found
+        return host.account(name)
+    except ValueError as fault:
+        raise DriverError(str(fault)) from None
 
 
 def open_way(options: Options, user: pwd.struct_passwd) -> None:
@@ -243,16 +240,16 @@ class ExecSession:
         return path
 
     def _environ(self, environ: Mapping[str, str], tools: str) -> dict[str, str]:
-        host = {name: os.environ[name] for name in ("PATH", "USER") if name in os.environ}
+        own = {name: os.environ[name] for name in ("PATH", "USER") if name in os.environ}
         if self._user is not None:
-            host["USER"] = self._user.pw_name
+            own["USER"] = self._user.pw_name
         source = str(self._room.source)
         return {
-            **host,
+            **own,
             "HOME": str(self._room.home),
             "SHELL": "/bin/sh",
             **environ,
-            "PATH": ":".join(filter(None, (_expand(environ.get("PATH", "$PATH"), host), tools))),
+            "PATH": ":".join(filter(None, (_expand(environ.get("PATH", "$PATH"), own), tools))),
             "DRONE_HOME": source,
             "DRONE_WORKSPACE": source,
             leftovers.MARK: self._room.key,
@@ -269,9 +266,9 @@ class ExecSession:
         self._owned = True
 
 
-def _expand(text: str, host: Mapping[str, str]) -> str:
+def _expand(text: str, own: Mapping[str, str]) -> str:
     """Host variables in a step's PATH. Source: drone-runner-exec."""
-    return re.sub(r"\$(?:(\w+)|\{(\w+)\})", lambda found: host.get(found[1] or found[2], ""), text)
+    return re.sub(r"\$(?:(\w+)|\{(\w+)\})", lambda found: own.get(found[1] or found[2], ""), text)
 
 
 @dataclass(frozen=True, slots=True)

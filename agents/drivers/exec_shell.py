@@ -17,22 +17,15 @@ from pathlib import Path
 from typing import Final
 
 from agents.cache.place import rights
-from agents.drivers.base import DriverError
+from agents.drivers.base import INTERACTIVE, SHELL_READ_BYTES, DriverError, shell_environ
 
-TERM: Final = "xterm-256color"
-#: What is typed is UTF-8, which a shell without a locale would not take.
-LOCALE: Final = {"LANG": "C.UTF-8"}
-_READ_BYTES: Final = 32 * 1024
 #: How often a thread that waits for the terminal looks whether it has been let go of.
 _LOOK_MS: Final = 500
 _END_S: Final = 5.0
 #: How long a shell that has closed its terminal may take to end by itself.
 _ENDING_S: Final = 0.2
-#: The leader of a session gets the terminal that it opens first. Bash, where there is one, since
-#: people expect its editing.
-_BEGIN: Final = """exec 0<>"$0" 1>&0 2>&1
-[ -x /bin/bash ] && exec /bin/bash -i
-exec /bin/sh -i"""
+#: The leader of a session gets the terminal that it opens first.
+_BEGIN: Final = f'exec 0<>"$0" 1>&0 2>&1\n{INTERACTIVE}'
 
 
 class ExecShell:
@@ -60,7 +53,7 @@ class ExecShell:
             self._child: subprocess.Popen[bytes] = subprocess.Popen(
                 ["/bin/sh", "-c", _BEGIN, os.ttyname(self._other)],
                 cwd=folder,
-                env={**LOCALE, **environ, "TERM": TERM},
+                env=shell_environ(environ),
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
                 **rights(user),
@@ -83,7 +76,7 @@ class ExecShell:
                 ready = self._ready(select.POLLIN)
                 if self._terminal in ready:
                     with contextlib.suppress(BlockingIOError):
-                        return os.read(self._terminal, _READ_BYTES)
+                        return os.read(self._terminal, SHELL_READ_BYTES)
                 elif self._over in ready:
                     return b""
         return b""

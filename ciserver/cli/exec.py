@@ -17,6 +17,7 @@ from urllib.parse import unquote, urlsplit
 
 import typer
 
+from agents import hooks
 from agents.journal import set_up_logging
 from agents.options import Options
 from ciserver import env
@@ -221,13 +222,9 @@ def machinery(environ: Mapping[str, str], networks: list[str], privileged: list[
 
 
 def proxies(environ: Mapping[str, str]) -> dict[str, str]:
-    """The proxy settings of this shell, as an agent gives them to steps: in both spellings."""
-    found: dict[str, str] = {}
-    for name in ("http_proxy", "https_proxy", "no_proxy"):
-        value = environ.get(name) or environ.get(name.upper())
-        if value:
-            found |= {name: value, name.upper(): value}
-    return found
+    """The proxy settings of this shell, as an agent gives them to steps."""
+    either = {name: environ.get(name) or environ.get(name.upper(), "") for name in hooks.PROXIES}
+    return hooks.proxies(either)
 
 
 def _commit(sha: str) -> BuildFacts:

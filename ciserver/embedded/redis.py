@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Final
 
 from ciserver import env
+from pipeline.routing import redis_py_url
 
 OLDEST: Final = (6, 2)
 #: What agents may do: take tickets from their queues, nothing else. See docs/architecture.md.
@@ -139,9 +140,10 @@ def check_external(url: str) -> None:
     import redis  # costs 0.1 s, which only those pay who bring their own
 
     where = f"the Redis of CISERVER_REDIS_URL ({env.without_password(url)})"
-    address = "unix" + url.removeprefix("redis+socket") if "+socket" in url else url
     try:
-        with redis.Redis.from_url(address, socket_timeout=5, socket_connect_timeout=5) as client:
+        with redis.Redis.from_url(
+            redis_py_url(url), socket_timeout=5, socket_connect_timeout=5
+        ) as client:
             text = str(client.info("server")["redis_version"])
     except redis.RedisError as error:
         raise Unusable(f"{where} does not answer: {error}") from None
