@@ -12,7 +12,6 @@ from __future__ import annotations
 import contextlib
 import os
 import re
-import shlex
 import subprocess
 import threading
 from collections.abc import Iterator, Mapping, Sequence
@@ -23,6 +22,8 @@ from agents.drivers.base import EXIT_ERROR, EXIT_KILLED, Outcome, Room, Sink
 from agents.drivers.exec import ExecProcess, spawn
 from agents.mirrors import locked, path_of
 from agents.options import Options
+from pipeline import remotes
+from pipeline.remotes import Trouble, trouble
 from pipeline.spec import CloneSpec, Netrc
 
 _TAG: Final = "refs/tags/"
@@ -33,31 +34,22 @@ _RETRY_S: Final = 1.0
 _LOOK_S: Final = 0.05
 _COMMIT: Final = re.compile(r"[0-9a-fA-F]{4,64}")
 _SHA: Final = re.compile(r"[0-9a-f]{40}([0-9a-f]{24})?")
-_SSH: Final = ("ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=15")
 #: How much of git's last words we look at for what we can explain.
 _WORDS_BYTES: Final = 4096
-#: What ssh or git says, and what the owner of this host can do about it.
-_HINTS: Final = (
-    (
-        rb"REMOTE HOST IDENTIFICATION HAS CHANGED|Host key verification failed",
-        "this agent does not trust the git host's key: put it into known_hosts of the agent's "
-        "user, or into the file of the option git-ssh-known-hosts",
-    ),
-    (
-        rb"UNPROTECTED PRIVATE KEY FILE",
-        "ssh uses no key that others can read: chmod 600 the file of the key",
-    ),
-    (
-        rb"Permission denied \([a-z,-]+\)",
-        "the git host refuses this agent's ssh key: give it the public half, or name another key "
-        "with the option git-ssh-key",
-    ),
-    (
-        rb"could not read (Username|Password) for|Authentication failed for",
-        "the git host wants another login: the server's CISERVER_GIT_CREDENTIALS gives agents one "
-        "for private repositories, else the file .netrc of the agent's user counts",
-    ),
+_HOST_KEY: Final = (
+    "this agent does not trust the git host's key: put it into known_hosts of the agent's user, or "
+    "into the file of the option git-ssh-known-hosts"
 )
+#: What the owner of this host can do.
+_HINTS: Final[Mapping[Trouble, str]] = {
+    Trouble.OTHER_HOST_KEY: _HOST_KEY,
+    Trouble.HOST_KEY: _HOST_KEY,
+    Trouble.OPEN_KEY: "ssh uses no key that others can read: chmod 600 the file of the key",
+    Trouble.KEY: "the git host refuses this agent's ssh key: give it the public half, or name "
+    "another key with the option git-ssh-key",
+    Trouble.LOGIN: "the git host wants another login: the server's CISERVER_GIT_CREDENTIALS gives "
+    "agents one for private repositories, else the file .netrc of the agent's user counts",
+}
 
 
 class CloneProcess:
@@ -78,7 +70,7 @@ class CloneProcess:
         self._mirror = path_of(mirrors, spec.remote)
         self._environ = _environ(spec, room, environ, netrc)
         if ssh or "GIT_SSH_COMMAND" not in self._environ:
-            self._environ["GIT_SSH_COMMAND"] = ssh or shlex.join(_SSH)
+            self._environ["GIT_SSH_COMMAND"] = ssh or remotes.ssh_command("", "")
         self._netrc = netrc
         self._lock = threading.Lock()
         self._process: ExecProcess | None = None
@@ -222,10 +214,9 @@ class CloneProcess:
 
     def _explain(self) -> None:
         """Say what can be done, where git's last words tell."""
-        for pattern, advice in _HINTS:
-            if re.search(pattern, self._sink.tail):
-                self._say(f"[ci] {advice}")
-                return
+        found = trouble(self._sink.tail.decode(errors="replace"))
+        if found is not None and found in _HINTS:
+            self._say(f"[ci] {_HINTS[found]}")
 
     def _say(self, line: str) -> None:
         self._sink.write(line.encode() + b"\n")
@@ -244,11 +235,7 @@ def _odd(spec: CloneSpec) -> str:
 def ssh_command(options: Options) -> str:
     """GIT_SSH_COMMAND for the key and the hosts of the options; empty where they name neither."""
     key, hosts = options.git_ssh_key, options.git_ssh_known_hosts
-    words = ["-i", key, "-o", "IdentitiesOnly=yes"] if key else []
-    if hosts:
-        words += ["-o", f'UserKnownHostsFile="{hosts}"', "-o", "StrictHostKeyChecking=yes"]
-        words += ["-o", "GlobalKnownHostsFile=/dev/null"]
-    return shlex.join([*_SSH, *words]) if words else ""
+    return remotes.ssh_command(key, hosts) if key or hosts else ""
 
 
 class _Heard:

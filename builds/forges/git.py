@@ -20,7 +20,8 @@ from django.conf import settings
 
 from builds.forges.base import Commit, ForgeError, NotFound, Snapshot, Source, Unreachable
 from builds.forges.objects import Object, shelf
-from builds.forges.reasons import reason, ssh_command
+from builds.forges.reasons import reason
+from pipeline.remotes import ssh_command
 
 READ_TIMEOUT_S = 30
 FETCH_TIMEOUT_S = 120
