@@ -10,10 +10,11 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import contextvars
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Final
 
 import structlog
+from channels.exceptions import ChannelFull
 from channels.layers import get_channel_layer
 from redis.exceptions import RedisError
 
@@ -22,19 +23,94 @@ LOOK_S: Final = 15.0
 _AGAIN_S: Final = 2.0
 _READY_S: Final = 2.0
 _MAX_SUBJECTS: Final = 1000
-_FAULTS = (RedisError, OSError)
+_FAULTS = (RedisError, OSError, ChannelFull)
 _log = structlog.get_logger(__name__)
 
 Message = dict[str, Any]
 
 
+@contextlib.asynccontextmanager
+async def subscription(
+    groups: Sequence[str],
+    take: Callable[[Message], None],
+    back: Callable[[], None],
+    *,
+    longest_pause_s: float = LOOK_S,
+) -> AsyncIterator[None]:
+    """Have `take` called with each message of these groups of the channel layer from now on.
+
+    It survives the layer's absences; `back` is called after each, as messages were missed.
+    """
+    ready = asyncio.Event()
+    # an own context: the subscription may outlive the request that began it
+    task = asyncio.create_task(
+        _listen(groups, take, back, ready, longest_pause_s), context=contextvars.Context()
+    )
+    try:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(_READY_S):
+                await ready.wait()
+        yield
+    finally:
+        task.cancel()
+        with contextlib.suppress(asyncio.CancelledError):
+            await task
+
+
+async def _listen(
+    groups: Sequence[str],
+    take: Callable[[Message], None],
+    back: Callable[[], None],
+    ready: asyncio.Event,
+    longest_pause_s: float,
+) -> None:
+    pause_s = _AGAIN_S
+    while True:
+        try:
+            await _subscribed(groups, take, back, ready)
+        except _FAULTS as fault:
+            _log.warning("subscription.lost", groups=groups, error=str(fault))
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, longest_pause_s)
+
+
+async def _subscribed(
+    groups: Sequence[str],
+    take: Callable[[Message], None],
+    back: Callable[[], None],
+    ready: asyncio.Event,
+) -> None:
+    layer = get_channel_layer()
+    if layer is None:
+        raise OSError("no channel layer is configured")
+    channel = await layer.new_channel()
+    try:
+        for group in groups:
+            await layer.group_add(group, channel)
+        if ready.is_set():
+            back()
+        ready.set()
+        while True:
+            take(await layer.receive(channel))
+    finally:
+        await _unsubscribe(layer, groups, channel)
+
+
+async def _unsubscribe(layer: Any, groups: Sequence[str], channel: str) -> None:
+    try:
+        for group in groups:
+            await layer.group_discard(group, channel)
+    except Exception as fault:
+        # redis-py raises more than its own errors on a connection that is gone, and the
+        # subscription with it
+        _log.info("subscription.not_returned", groups=groups, error=repr(fault))
+
+
 class Doorbell:
     """Rings of some groups, gathered until they are asked for."""
 
-    def __init__(self, groups: Sequence[str]) -> None:
-        self._groups = groups
+    def __init__(self) -> None:
         self._rung = asyncio.Event()
-        self._ready = asyncio.Event()
         self._gathered: dict[tuple[Any, ...], Message] = {}
 
     async def wait(self, timeout_s: float = LOOK_S) -> list[Message]:
@@ -50,41 +126,6 @@ class Doorbell:
         messages, self._gathered = list(self._gathered.values()), {}
         return messages
 
-    async def _listen(self) -> None:
-        pause_s = _AGAIN_S
-        while True:
-            try:
-                await self._subscribed()
-            except _FAULTS as fault:
-                _log.warning("doorbell.lost", groups=self._groups, error=str(fault))
-                await asyncio.sleep(pause_s)
-                pause_s = min(2 * pause_s, LOOK_S)
-
-    async def _subscribed(self) -> None:
-        layer = get_channel_layer()
-        if layer is None:
-            raise OSError("no channel layer is configured")
-        channel = await layer.new_channel()
-        try:
-            for group in self._groups:
-                await layer.group_add(group, channel)
-            if self._ready.is_set():
-                self._rung.set()
-            self._ready.set()
-            while True:
-                self._take(await layer.receive(channel))
-        finally:
-            await self._unsubscribe(layer, channel)
-
-    async def _unsubscribe(self, layer: Any, channel: str) -> None:
-        try:
-            for group in self._groups:
-                await layer.group_discard(group, channel)
-        except Exception as fault:
-            # redis-py raises more than its own errors on a connection that is gone, and the
-            # subscription with it
-            _log.info("doorbell.not_returned", groups=self._groups, error=repr(fault))
-
     def _take(self, message: Message) -> None:
         subject = (message.get("type"), message.get("build"), message.get("stage"))
         if subject in self._gathered or len(self._gathered) < _MAX_SUBJECTS:
@@ -95,15 +136,6 @@ class Doorbell:
 @contextlib.asynccontextmanager
 async def doorbell(*groups: str) -> AsyncIterator[Doorbell]:
     """Hear the doorbells of `groups` from now on; nothing that comes later is missed."""
-    bell = Doorbell(groups)
-    # an own context: the subscription may outlive the request that began it
-    task = asyncio.create_task(bell._listen(), context=contextvars.Context())
-    try:
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_READY_S):
-                await bell._ready.wait()
+    bell = Doorbell()
+    async with subscription(groups, bell._take, bell._rung.set):
         yield bell
-    finally:
-        task.cancel()
-        with contextlib.suppress(asyncio.CancelledError):
-            await task

@@ -8,17 +8,17 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import contextvars
 import json
 from dataclasses import dataclass
 from types import TracebackType
-from typing import Any, Final
+from typing import Final
 
 import structlog
 from channels.exceptions import ChannelFull
 from channels.layers import get_channel_layer
 from redis.exceptions import RedisError
 
+from builds.doorbells import Message, subscription
 from builds.secrets import seal_bytes, unseal_bytes
 from pipeline.errors import PlatformError
 from pipeline.spec import from_json, to_json
@@ -59,16 +59,12 @@ class Relay:
         self._mine, self._theirs = mine, theirs
         self._parcels: asyncio.Queue[Parcel] = asyncio.Queue()
         self._sending = asyncio.Lock()
-        self._ready = asyncio.Event()
-        self._task: asyncio.Task[None] | None = None
+        self._hearing = contextlib.AsyncExitStack()
         self._tag, self._sent = "", 0
 
     async def __aenter__(self) -> Relay:
-        # an own context: the subscription may outlive the request that began it
-        self._task = asyncio.create_task(self._listen(), context=contextvars.Context())
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_AGAIN_S):
-                await self._ready.wait()
+        hear = subscription((self._mine,), self._take, self._look, longest_pause_s=_AGAIN_S)
+        await self._hearing.enter_async_context(hear)
         return self
 
     async def __aexit__(
@@ -77,10 +73,13 @@ class Relay:
         fault: BaseException | None,
         trace: TracebackType | None,
     ) -> None:
-        if self._task is not None:
-            self._task.cancel()
-            with contextlib.suppress(asyncio.CancelledError):
-                await self._task
+        await self._hearing.aclose()
+
+    def _take(self, message: Message) -> None:
+        self._parcels.put_nowait(_opened(message))
+
+    def _look(self) -> None:
+        self._parcels.put_nowait(LOOK)
 
     def begin(self, tag: str) -> None:
         """Another talk begins: its parcels are counted anew."""
@@ -108,33 +107,8 @@ class Relay:
                 return await self._parcels.get()
         return None
 
-    async def _listen(self) -> None:
-        while True:
-            try:
-                await self._subscribed()
-            except _FAULTS as fault:
-                _log.warning("relay.lost", group=self._mine, error=str(fault))
-                await asyncio.sleep(_AGAIN_S)
 
-    async def _subscribed(self) -> None:
-        layer = get_channel_layer()
-        channel = await layer.new_channel()
-        try:
-            await layer.group_add(self._mine, channel)
-            if self._ready.is_set():
-                self._parcels.put_nowait(LOOK)
-            self._ready.set()
-            while True:
-                self._parcels.put_nowait(_opened(await layer.receive(channel)))
-        finally:
-            try:
-                await layer.group_discard(self._mine, channel)
-            except Exception as fault:
-                # redis-py raises more than its own errors on a connection that is gone
-                _log.info("relay.not_returned", group=self._mine, error=repr(fault))
-
-
-def _opened(message: dict[str, Any]) -> Parcel:
+def _opened(message: Message) -> Parcel:
     """A parcel as it was sent; one that nobody can read says no more than "look"."""
     if "sealed" not in message:
         return LOOK
