@@ -21,7 +21,7 @@ from django.utils import timezone
 from builds import config, debug, events, logs, reports, secrets, transitions
 from builds.encryption import BadEncryption, decrypt
 from builds.facts import facts
-from builds.forges.git import credentials
+from builds.forges.git import credentials, host
 from builds.logs.watch import PACE_ALONE_MS
 from builds.membership import Refused, agent_by_token, join, leave, may_claim, presence
 from builds.models import Agent, Build, Config, Lease, Repo, Stage, Step
@@ -234,7 +234,7 @@ def _netrc(stage: Stage) -> Netrc | None:
     """Credentials for a private repo's clone address, if the server has any for its host."""
     repo = stage.build.repo
     known = credentials(settings.GIT_CREDENTIALS) if repo.private else {}
-    found = known.get(config.host(repo))
+    found = known.get(host(repo.git_http_url))
     return (
         Netrc(urlsplit(found.host).hostname or "", found.login, found.password) if found else None
     )

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 from typing import Final
-from urllib.parse import urlsplit
 
 import structlog
 from django.conf import settings
@@ -51,12 +50,6 @@ class Fetched:
 def source(repo: Repo) -> Source:
     """Where a repo is, in a forge's words."""
     return Source(repo.slug, repo.git_http_url or repo.git_ssh_url)
-
-
-def host(repo: Repo) -> str:
-    """Scheme, host and port of a repo's clone address."""
-    url = urlsplit(repo.git_http_url)
-    return f"{url.scheme}://{url.netloc.rpartition('@')[2]}"
 
 
 def fetch(repo: Repo, rev: str) -> Fetched:

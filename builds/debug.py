@@ -12,6 +12,7 @@ import structlog
 from django.conf import settings
 from django.contrib.auth.models import AnonymousUser
 from django.db import transaction
+from django.db.models import QuerySet
 from django.utils import timezone
 
 from builds import events, permissions
@@ -37,14 +38,9 @@ class InUse(UserError):
 # --- who may --------------------------------------------------------------------------------------
 
 
-def is_foreign(repo: Repo, source_repo: str) -> bool:
-    """Whether a build's commit comes from another repository."""
-    return bool(source_repo) and source_repo.lower() != repo.slug.lower()
-
-
 def level(repo: Repo, source_repo: str) -> Level:
     """The right that debugging such a build takes: a fork's code is not that of the writers."""
-    return "admin" if is_foreign(repo, source_repo) else "write"
+    return "admin" if permissions.is_foreign(repo, source_repo) else "write"
 
 
 def may(user: User | AnonymousUser | None, build: Build) -> bool:
@@ -121,18 +117,30 @@ def forget() -> int:
 # --- what people do -------------------------------------------------------------------------------
 
 
-def held(build_id: int) -> list[Hold]:
+def _kept() -> QuerySet[Hold]:
+    """What is kept now."""
+    return Hold.objects.filter(lease__state=Lease.OPEN, released=False)
+
+
+def holds(build_id: int) -> QuerySet[Hold]:
     """The steps of a build that are kept now, with their steps and stages, in order."""
-    rows = Hold.objects.filter(step__stage__build=build_id, lease__state=Lease.OPEN, released=False)
-    return list(
-        rows.select_related("step__stage", "user").order_by("step__stage__number", "step__number")
-    )
+    rows = _kept().filter(step__stage__build=build_id).select_related("step__stage", "user")
+    return rows.order_by("step__stage__number", "step__number")
+
+
+def held(build_id: int) -> list[Hold]:
+    """As `holds`, read."""
+    return list(holds(build_id))
+
+
+def held_step(build_id: int, stage: int, step: int) -> Hold | None:
+    """One of them, by its numbers."""
+    return holds(build_id).filter(step__stage__number=stage, step__number=step).first()
 
 
 def find(step_id: int) -> Hold | None:
     """The hold of a step that is kept now, with everything above it."""
-    rows = Hold.objects.filter(pk=step_id, lease__state=Lease.OPEN, released=False)
-    return rows.select_related("step__stage__build__repo", "user").first()
+    return _kept().filter(pk=step_id).select_related("step__stage__build__repo", "user").first()
 
 
 def release(hold: Hold, by: str) -> None:

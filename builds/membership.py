@@ -111,9 +111,7 @@ def join(text: str, hello: Join, address: str) -> Joined:
 
     Raises: Refused.
     """
-    check_protocol(hello.v)
-    token = _join_token(text)
-    _check_bounds(token, hello)
+    token = _admit(text, hello)
     own = new_token(AGENT_TOKEN)
     values = _described(hello) | {
         "join_token": token,
@@ -130,13 +128,19 @@ def join(text: str, hello: Join, address: str) -> Joined:
 
 def would_join(text: str, hello: Join) -> Joined:
     """What an agent would be told if it joined, but no agent is made. Raises: Refused."""
-    check_protocol(hello.v)
-    token = _join_token(text)
-    _check_bounds(token, hello)
+    token = _admit(text, hello)
     row = _returning(hello) or Agent.objects.filter(name=hello.name).first()
     if row is not None:
         _check_row(row, hello, token)
     return Joined(0, "", settings.AGENT_BROKER_URL)
+
+
+def _admit(text: str, hello: Join) -> JoinToken:
+    """The join token that lets an agent in. Raises: Refused."""
+    check_protocol(hello.v)
+    token = _join_token(text)
+    _check_bounds(token, hello)
+    return token
 
 
 def agent_by_token(text: str) -> Agent | None:

@@ -56,3 +56,8 @@ def visible(user: User | AnonymousUser | None) -> QuerySet[Repo]:
         | Q(owner=user)
         | Q(pk__in=Perm.objects.filter(user=user, read=True).values("repo"))
     )
+
+
+def is_foreign(repo: Repo, source_repo: str) -> bool:
+    """Whether a commit comes from another repository than the one it is built in."""
+    return bool(source_repo) and source_repo.lower() != repo.slug.lower()

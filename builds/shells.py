@@ -18,7 +18,7 @@ from django.conf import settings
 from django.http import SimpleCookie
 
 from builds import claims, debug
-from builds.api.auth import bearer, scope_user
+from builds.api.auth import bearer, scope_header, scope_user
 from builds.consumers import GUEST, NORMAL, NOT_FOUND, Denied, Socket, admit
 from builds.models import User
 from builds.relay import Lost, Parcel, Relay
@@ -135,7 +135,7 @@ class ShellSocket(_TalkSocket):
         user = scope_user(self.scope)
         if hold is None or not isinstance(user, User) or not debug.may(user, hold.step.stage.build):
             raise Denied(FORBIDDEN, "this shell is for those who may write to the repository")
-        if _from_page(self.scope) and not _header(self.scope, b"origin"):
+        if _from_page(self.scope) and not scope_header(self.scope, b"origin"):
             raise Denied(FORBIDDEN, "a page has to say where it is from")
         query = parse_qs(self.scope["query_string"].decode("latin1"))
         self._size = _size(query.get("cols", ["80"])[0], query.get("rows", ["24"])[0])
@@ -146,7 +146,7 @@ class ShellSocket(_TalkSocket):
                 hold,
                 user,
                 address=str((self.scope.get("client") or [""])[0]),
-                client="browser" if _header(self.scope, b"origin") else "terminal",
+                client="browser" if scope_header(self.scope, b"origin") else "terminal",
                 by_force="force" in query,
             )
         except debug.InUse as used:
@@ -294,7 +294,7 @@ class AgentShellSocket(_TalkSocket):
 
     def enter(self) -> None:
         """Find the step. Raises: Denied."""
-        agent = claims.agent_by_token(bearer(_header(self.scope, b"authorization")))
+        agent = claims.agent_by_token(bearer(scope_header(self.scope, b"authorization")))
         if agent is None:
             raise Denied(GUEST, "unknown or revoked agent token")
         self._agent = agent
@@ -414,14 +414,8 @@ def _size(cols: Any, rows: Any) -> tuple[int, int]:
     )
 
 
-def _header(scope: Any, name: bytes) -> str:
-    """A header of a socket's request, or empty."""
-    found: bytes = dict(scope["headers"]).get(name, b"")
-    return found.decode("latin1")
-
-
 def _from_page(scope: Any) -> bool:
     """Whether the caller is known by his session cookie alone, which any page would send along."""
-    if _header(scope, b"authorization"):
+    if scope_header(scope, b"authorization"):
         return False
-    return settings.SESSION_COOKIE_NAME in SimpleCookie(_header(scope, b"cookie"))
+    return settings.SESSION_COOKIE_NAME in SimpleCookie(scope_header(scope, b"cookie"))

@@ -152,7 +152,7 @@ def start_stage(
     build = stage.build
     with transaction.atomic():
         _one_row(
-            stage,
+            stage.pk,
             states.STAGE_MOVES,
             states.RUNNING,
             only={"attempt": stage.attempt},
@@ -169,7 +169,7 @@ def start_stage(
         Lease.objects.bulk_create([lease])
         Step.objects.bulk_create(steps)
         if build.status == states.PENDING and _move_row(
-            build, states.BUILD_MOVES, states.RUNNING, started=now
+            Build, build.pk, states.BUILD_MOVES, states.RUNNING, started=now
         ):
             outbox.tell(build, states.RUNNING)
         _announce(stage, states.RUNNING)
@@ -252,7 +252,7 @@ def _move_step(step: Step, reported: StepReport, now: datetime) -> None:
         changes["error"] = reported.error[:ERROR_LENGTH]
         if reported.status != states.SKIPPED:
             changes["stopped"] = _ago(now, max(reported.stopped_ms, 0))
-    _move_row(step, states.STEP_MOVES, reported.status, **changes)
+    _move_row(Step, step.pk, states.STEP_MOVES, reported.status, **changes)
 
 
 def _end_reported(
@@ -328,7 +328,7 @@ def requeue(stage: Stage, *, begun: bool = False) -> None:
         steps = list(Step.objects.filter(stage=stage).values_list("pk", flat=True))
         Step.objects.filter(stage=stage).delete()
         _one_row(
-            stage,
+            stage.pk,
             states.STAGE_MOVES,
             states.PENDING,
             {"attempt": stage.attempt},
@@ -497,7 +497,7 @@ def _advance(build: Build) -> None:
     moved = dict[int, str]()
     for stage, status in consequences(stages):
         changes: dict[str, Any] = {"stopped": now} if status == states.SKIPPED else {}
-        _one_row(Stage(pk=stage.id), states.STAGE_MOVES, status, updated=now, **changes)
+        _one_row(stage.id, states.STAGE_MOVES, status, updated=now, **changes)
         moved[stage.id] = status
         if status == states.PENDING:
             dispatch.ring(stage.queue)
@@ -509,7 +509,8 @@ def _advance(build: Build) -> None:
 
 def _end_build(build: Build, ending: str, now: datetime) -> bool:
     ended = _move_row(
-        build,
+        Build,
+        build.pk,
         states.BUILD_MOVES,
         ending,
         started=First(now),
@@ -527,7 +528,7 @@ def _end_stage(
     stage: Stage, ending: str, only: Mapping[str, Any] | None = None, **changes: Any
 ) -> None:
     now = timezone.now()
-    _one_row(stage, states.STAGE_MOVES, ending, only, lost=None, updated=now, **changes)
+    _one_row(stage.pk, states.STAGE_MOVES, ending, only, lost=None, updated=now, **changes)
     _announce(stage, ending)
     _advance(stage.build)
 
@@ -570,26 +571,23 @@ def _move(rows: models.QuerySet[Any], moves: Moves, new: str, **changes: Any) ->
 
 
 def _move_row(
-    row: Build | Stage | Step,
+    model: type[models.Model],
+    pk: int,
     moves: Moves,
     new: str,
     only: Mapping[str, Any] | None = None,
     **changes: Any,
 ) -> int:
-    """As `_move` for the one row that `row` shows, if its columns are as `only` says."""
-    where = {"id": row.pk, "status": states.sources(moves, new), **(only or {})}
-    return update(type(row), where, {"status": new, "version": Computed.ONE_MORE, **changes})
+    """As `_move` for one row, if its columns are as `only` says."""
+    where = {"id": pk, "status": states.sources(moves, new), **(only or {})}
+    return update(model, where, {"status": new, "version": Computed.ONE_MORE, **changes})
 
 
 def _one_row(
-    row: Stage,
-    moves: Moves,
-    new: str,
-    only: Mapping[str, Any] | None = None,
-    **changes: Any,
+    pk: int, moves: Moves, new: str, only: Mapping[str, Any] | None = None, **changes: Any
 ) -> None:
-    """As `_move_row`, or raise StaleTransition."""
-    if _move_row(row, moves, new, only, **changes) != 1:
+    """As `_move_row` for a stage, or raise StaleTransition."""
+    if _move_row(Stage, pk, moves, new, only, **changes) != 1:
         raise StaleTransition(f"Stage cannot become {new} any more")
 
 

@@ -8,7 +8,7 @@ from typing import Any, Final
 
 import structlog
 
-from builds import config, transitions
+from builds import config, permissions, transitions
 from builds.config import Fetched
 from builds.debug import may as may_debug
 from builds.facts import build_facts, repo_facts, system
@@ -220,7 +220,7 @@ def _is_skipped(repo: Repo, hook: Hook) -> bool:
         return True
     if hook.event != PULL_REQUEST:
         return False
-    fork = bool(hook.source_repo) and hook.source_repo.lower() != repo.slug.lower()
+    fork = permissions.is_foreign(repo, hook.source_repo)
     return repo.ignore_pull_requests or (repo.ignore_forks and fork)
 
 

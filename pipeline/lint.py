@@ -24,7 +24,6 @@ MAX_NAME_BYTES: Final = 100
 #: Above so many names no nearest one is looked for.
 MAX_NEAR: Final = 100
 
-_MEANT_COMMANDS: Final = "did you mean `commands`?"
 _RESERVED: Final = frozenset({"workspace", "_workspace", "_docker_socket"})
 _TRUSTED_KEYS: Final = (
     "privileged", "devices", "dns", "dns_search", "extra_hosts", "network_mode", "shm_size",
@@ -90,7 +89,7 @@ def _idle(file: File) -> Iterator[Problem]:
     if any(one.steps or one.services for one in file.pipelines):
         return
     for slip in file.warnings:
-        if slip.code == "config:unknown-kind" or "did you mean `steps`?" in slip.message:
+        if slip.code == "config:unknown-kind" or _meant(slip, "steps"):
             message = f"there is nothing to run: {slip.message}"
             yield replace(slip, code="manifest:nothing-to-run", message=message, severity=ERROR)
 
@@ -215,8 +214,13 @@ def _slip(file: File, step: Step) -> Problem | None:
     """The key in a step that was to be `commands`."""
     later = [one.line for each in file.pipelines for one in each.steps if one.line > step.line]
     lines = range(step.line, min(later, default=sys.maxsize))
-    said = (one for one in file.warnings if _MEANT_COMMANDS in one.message)
+    said = (one for one in file.warnings if _meant(one, "commands"))
     return next((one for one in said if one.line in lines), None)
+
+
+def _meant(problem: Problem, key: str) -> bool:
+    """Whether a warning about an unknown key takes it for this one."""
+    return f"did you mean `{key}`?" in problem.message
 
 
 def _volumes(file: File, pipeline: Pipeline, trusted: bool) -> Iterator[Problem]:

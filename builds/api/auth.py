@@ -41,15 +41,21 @@ def token_of(request: HttpRequest) -> str | None:
     return token
 
 
+def scope_header(scope: Mapping[str, Any], name: bytes) -> str:
+    """A header of a socket's or stream's request, or empty."""
+    found: bytes = dict(scope["headers"]).get(name, b"")
+    return found.decode("latin1")
+
+
 def scope_user(scope: Mapping[str, Any]) -> Caller:
     """Who opened a socket or a stream. Asks the database."""
-    headers = {name: value.decode("latin1") for name, value in scope["headers"]}
     query = parse_qs(scope["query_string"].decode("latin1"))
-    if b"authorization" in headers:
-        return secrets.user_by_token(bearer(headers[b"authorization"])) or AnonymousUser()
+    if b"authorization" in dict(scope["headers"]):
+        token = bearer(scope_header(scope, b"authorization"))
+        return secrets.user_by_token(token) or AnonymousUser()
     if PARAMETER in query:
         return secrets.user_by_token(query[PARAMETER][0]) or AnonymousUser()
-    cookie = SimpleCookie(headers.get(b"cookie", "")).get(settings.SESSION_COOKIE_NAME)
+    cookie = SimpleCookie(scope_header(scope, b"cookie")).get(settings.SESSION_COOKIE_NAME)
     if cookie is None:
         return AnonymousUser()
     request: Any = SimpleNamespace(session=SessionStore(cookie.value))

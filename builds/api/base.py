@@ -38,6 +38,7 @@ NO_CONTENT: Final = 204
 NUL: Final = "\0"
 NO_ROWS: Final = "sql: no rows in result set"
 RETRY_AFTER_S: Final = 2
+_MAX_NUMBER: Final = 2**31 - 1
 _MAX_PAGE: Final = 100
 _PAGE: Final = 25
 _HEADERS: Final = {
@@ -52,6 +53,11 @@ _PREFLIGHT: Final = {
 }
 _STATUS_BY_CODE: Final[Mapping[str, int]] = {"repo:name-taken": 409}
 _log = structlog.get_logger(__name__)
+
+
+def number_of(text: str) -> int:
+    """A number in an address; one that no database takes becomes one that no row has."""
+    return min(int(text), _MAX_NUMBER)
 
 
 class Unauthorized(APIException):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -79,10 +79,9 @@ class Follower:
     async def print_now(self) -> None:
         """Print what the logs have now, step by step."""
         build = await asyncio.to_thread(self.client.build, self.slug, self.number)
-        for stage in build.get("stages") or []:
-            for step in stage.get("steps") or []:
-                if self._has_log(stage, step):
-                    self._print(stage, step)
+        for stage, step in _steps(build):
+            if self._has_log(stage, step):
+                self._print(stage, step)
 
     def _print(self, stage: dict[str, Any], step: dict[str, Any]) -> None:
         for line in self.client.log(self.slug, self.number, stage["number"], step["number"]):
@@ -94,11 +93,10 @@ class Follower:
 
     async def _look(self) -> dict[str, Any]:
         build: dict[str, Any] = await asyncio.to_thread(self.client.build, self.slug, self.number)
-        for stage in build.get("stages") or []:
-            for step in stage.get("steps") or []:
-                if step["id"] not in self._logs and self._has_log(stage, step):
-                    logs = [self._logs[id] for id in _ended_before(build, step) if id in self._logs]
-                    self._logs[step["id"]] = asyncio.create_task(self._log(stage, step, logs))
+        for stage, step in _steps(build):
+            if step["id"] not in self._logs and self._has_log(stage, step):
+                logs = [self._logs[id] for id in _ended_before(build, step) if id in self._logs]
+                self._logs[step["id"]] = asyncio.create_task(self._log(stage, step, logs))
         self._tell(build)
         self.terminal.progress(_awaited(build))
         return build
@@ -200,15 +198,21 @@ class _Tail:
                 self._write(self._begun)
 
 
+def _steps(build: dict[str, Any]) -> Iterator[tuple[dict[str, Any], dict[str, Any]]]:
+    """The steps of a build, each with its stage."""
+    for stage in build.get("stages") or []:
+        for step in stage.get("steps") or []:
+            yield stage, step
+
+
 def _ended_before(build: dict[str, Any], later: dict[str, Any]) -> list[int]:
     """The steps that had ended when `later` began; only some that are listed before it."""
     found: list[int] = []
-    for stage in build.get("stages") or []:
-        for step in stage.get("steps") or []:
-            if step["id"] == later["id"]:
-                return found
-            if 0 < (step.get("stopped") or 0) <= (later.get("started") or 0):
-                found.append(step["id"])
+    for _, step in _steps(build):
+        if step["id"] == later["id"]:
+            return found
+        if 0 < (step.get("stopped") or 0) <= (later.get("started") or 0):
+            found.append(step["id"])
     return found
 
 
@@ -217,14 +221,12 @@ def _awaited(build: dict[str, Any]) -> str:
     stages = build.get("stages") or []
     running = [
         f"{stage['name']}/{step['name']}"
-        for stage in stages
-        for step in stage.get("steps") or []
+        for stage, step in _steps(build)
         if step["status"] == states.RUNNING
     ]
     held = [
         f"{stage['name']}/{step['name']}"
-        for stage in stages
-        for step in stage.get("steps") or []
+        for stage, step in _steps(build)
         if step.get("debug_until")
     ]
     if held:

@@ -12,7 +12,7 @@ from django.views.decorators.cache import never_cache
 from django.views.decorators.http import require_POST, require_safe
 
 from builds import debug
-from builds.models import Build, Hold, Repo
+from builds.models import Build, Repo
 from dashboard import access
 from dashboard.security import HEADER, policy
 
@@ -29,7 +29,7 @@ def page(request: HttpRequest, repo: Repo, number: int, stage: int, step: int) -
         "build": build,
         "stage": stage,
         "number": step,
-        "hold": _hold(build, stage, step),
+        "hold": debug.held_step(build.pk, stage, step),
         "nonce": nonce,
     }
     answer = render(request, "dashboard/shell.html", context)
@@ -42,7 +42,7 @@ def page(request: HttpRequest, repo: Repo, number: int, stage: int, step: int) -
 def end(request: HttpRequest, repo: Repo, number: int, stage: int, step: int) -> HttpResponse:
     """Let the step go: the build goes on."""
     build = _build(request, repo, number)
-    hold = _hold(build, stage, step)
+    hold = debug.held_step(build.pk, stage, step)
     if hold is None:
         messages.info(request, "Debugging had ended before.")
     else:
@@ -55,9 +55,3 @@ def _build(request: HttpRequest, repo: Repo, number: int) -> Build:
     if not debug.may(access.viewer(request), build):
         raise PermissionDenied("Only administrators may debug what comes from a fork.")
     return build
-
-
-def _hold(build: Build, stage: int, step: int) -> Hold | None:
-    held = debug.held(build.pk)
-    wanted = (stage, step)
-    return next((one for one in held if (one.step.stage.number, one.step.number) == wanted), None)

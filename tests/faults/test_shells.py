@@ -14,6 +14,7 @@ import subprocess
 import sys
 import termios
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
@@ -55,6 +56,15 @@ def failed(
 
 def holds(server: Cluster, slug: str, number: int) -> Any:
     return server.client.call("GET", f"/api/repos/{slug}/builds/{number}/debug")
+
+
+@contextlib.contextmanager
+def sitting(server: Cluster, pipeline: str = PIPELINE) -> Iterator[tuple[str, int, Viewer]]:
+    """At the shell of a step that has failed: slug and number of the build, and the viewer."""
+    slug, number, hold = failed(server, pipeline)
+    with Viewer(server.client.access, hold["id"]) as viewer:
+        viewer.until_word("attached")
+        yield slug, number, viewer
 
 
 def test_one_works_in_the_place_of_the_failure(server: Cluster) -> None:
@@ -125,10 +135,7 @@ def test_one_may_leave_and_come_back_and_be_followed(server: Cluster) -> None:
 
 def test_the_last_press_of_a_button_ends_it(server: Cluster) -> None:
     server.agent()
-    slug, number, hold = failed(server)
-    with Viewer(server.client.access, hold["id"]) as viewer:
-        viewer.until_word("attached")
-
+    with sitting(server) as (slug, number, viewer):
         server.client.call("DELETE", f"/api/repos/{slug}/builds/{number}/debug/1/1")
 
         assert viewer.until_word("ended")["text"] == "somebody ended it"
@@ -137,9 +144,7 @@ def test_the_last_press_of_a_button_ends_it(server: Cluster) -> None:
 
 def test_a_cancel_ends_it(server: Cluster) -> None:
     server.agent()
-    slug, number, hold = failed(server)
-    with Viewer(server.client.access, hold["id"]) as viewer:
-        viewer.until_word("attached")
+    with sitting(server) as (slug, number, viewer):
         viewer.type("sleep 1000\n")
 
         server.client.cancel(slug, number)
@@ -161,9 +166,7 @@ def test_it_ends_when_nobody_types(server: Cluster) -> None:
 
 def test_an_agent_that_is_to_stop_keeps_nothing(server: Cluster) -> None:
     agent = server.agent()
-    slug, number, hold = failed(server)
-    with Viewer(server.client.access, hold["id"]) as viewer:
-        viewer.until_word("attached")
+    with sitting(server) as (slug, number, viewer):
         viewer.type("trap '' TERM HUP; sleep 1000\n")
 
         agent.signal(signal.SIGTERM)
@@ -317,9 +320,7 @@ steps:
 def test_one_works_in_a_container(server: Cluster) -> None:
     busybox_image()
     server.agent(isolation="docker")
-    slug, number, hold = failed(server, IN_CONTAINER)
-    with Viewer(server.client.access, hold["id"]) as viewer:
-        viewer.until_word("attached")
+    with sitting(server, IN_CONTAINER) as (slug, number, viewer):
         viewer.type("cat /outside; pwd; stty size\n")
         viewer.until("data")
         viewer.until("/drone/src")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, Final
+from typing import Any
 
 from django.db.models import QuerySet
 from django.utils import timezone
@@ -12,13 +12,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from builds import fleet
-from builds.api.base import Bad, Conflict, Missing, View
+from builds.api.base import Bad, Conflict, Missing, View, number_of
 from builds.api.shapes import AGENT, Json
 from builds.models import Agent
 from pipeline.errors import UserError
 
 _AGENT = AGENT.serializer
-_MAX_NUMBER: Final = 2**31 - 1
 
 
 class AgentUpdate(serializers.Serializer[Any]):
@@ -88,7 +87,7 @@ class Revoke(View):
 
 
 def _find(number: str) -> Agent:
-    agent = Agent.objects.filter(pk=min(int(number), _MAX_NUMBER)).first()
+    agent = Agent.objects.filter(pk=number_of(number)).first()
     if agent is None:
         raise Missing
     return agent

@@ -15,7 +15,7 @@ from rest_framework.response import Response
 
 from builds import logs, transitions, triggers
 from builds.api import documents
-from builds.api.base import Bad, Missing, View
+from builds.api.base import Bad, Missing, View, number_of
 from builds.api.shapes import BUILD, Json, of_model
 from builds.models import Build, Repo, Stage, Step
 from builds.permissions import Level
@@ -23,7 +23,6 @@ from builds.permissions import Level
 _BUILD = BUILD.serializer
 _HEADS: Final = "refs/heads/"
 _PARAMS: Final = OpenApiParameter("<name>", str, description="any further key is a parameter")
-_MAX_NUMBER: Final = 2**31 - 1
 
 
 class BuildView(View):
@@ -32,7 +31,7 @@ class BuildView(View):
     def build(self, owner: str, name: str, number: str, level: Level) -> Build:
         """The build of a repo, if the caller may. Comes with its repo."""
         repo = self.repo(owner, name, level)
-        rows = Build.objects.filter(repo=repo, number=min(int(number), _MAX_NUMBER))
+        rows = Build.objects.filter(repo=repo, number=number_of(number))
         build = rows.select_related("repo").first()
         if build is None:
             raise Missing
@@ -170,7 +169,7 @@ class Approve(BuildView):
     def post(self, _request: Request, owner: str, name: str, number: str, stage: str) -> Response:
         """Let it run."""
         build = self.build(owner, name, number, "admin")
-        found = Stage.objects.filter(build=build, number=min(int(stage), _MAX_NUMBER)).first()
+        found = Stage.objects.filter(build=build, number=number_of(stage)).first()
         if found is None:
             raise Missing
         transitions.approve(found, by=self.user().username)
@@ -186,7 +185,7 @@ class Decline(BuildView):
     ) -> Response:
         """Refuse one, or all."""
         build = self.build(owner, name, number, "admin")
-        one = min(int(stage), _MAX_NUMBER) if stage else None
+        one = number_of(stage) if stage else None
         transitions.decline(build, by=self.user().username, number=one)
         return Response(status=204)
 

@@ -9,10 +9,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from builds import debug
-from builds.api.base import Forbidden, Missing
+from builds.api.base import Forbidden, Missing, number_of
 from builds.api.shapes import HOLD, Json
 from builds.api.views.builds import BuildView
-from builds.models import Hold
 
 _HOLD: Final = HOLD.serializer
 
@@ -24,8 +23,7 @@ class Holds(BuildView):
     def get(self, _request: Request, owner: str, name: str, number: str) -> Response:
         """Each with its exit code, when it ends, and who is at its shell (`/ws/shell/{id}`)."""
         build = self.build(owner, name, number, "read")
-        rows = Hold.objects.filter(pk__in=[hold.pk for hold in debug.held(build.pk)])
-        found: list[Json] = HOLD.all(rows.order_by("step__stage__number", "step__number"))
+        found: list[Json] = HOLD.all(debug.holds(build.pk))
         return Response(found)
 
 
@@ -40,9 +38,9 @@ class OneHold(BuildView):
         build = self.build(owner, name, number, "write")
         if not debug.may(self.user(), build):
             raise Forbidden
-        wanted = (int(stage), int(step))
-        for hold in debug.held(build.pk):
-            if (hold.step.stage.number, hold.step.number) == wanted:
-                debug.release(hold, self.user().username)
-                return Response(status=204)
-        raise Missing
+        numbers = (number_of(one) for one in (stage, step))
+        hold = debug.held_step(build.pk, *numbers)
+        if hold is None:
+            raise Missing
+        debug.release(hold, self.user().username)
+        return Response(status=204)

@@ -20,13 +20,12 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from builds import logs
-from builds.api.base import Bad, Missing, View
+from builds.api.base import Bad, Missing, View, number_of
 from builds.models import Step
 from builds.permissions import Level
 from pipeline import states
 
 _PER_PART: Final = 1000
-_MAX_NUMBER: Final = 2**31 - 1
 _UNSTARTED: Final = frozenset({states.PENDING, states.SKIPPED})
 
 
@@ -51,9 +50,7 @@ class LogView(View):
     def step(self, place: dict[str, str], level: Level) -> Step:
         """The step at this place, if the caller may."""
         repo = self.repo(place["owner"], place["name"], level)
-        build, stage, step = (
-            min(int(place[word]), _MAX_NUMBER) for word in ("number", "stage", "step")
-        )
+        build, stage, step = (number_of(place[word]) for word in ("number", "stage", "step"))
         found = Step.objects.filter(
             stage__repo=repo, stage__build__number=build, stage__number=stage, number=step
         ).first()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import AsyncIterator, Iterator
 from pathlib import PurePosixPath
-from typing import Any, Final
+from typing import Any
 
 import structlog
 from asgiref.sync import sync_to_async
@@ -18,10 +18,9 @@ from rest_framework.request import Request
 from rest_framework.response import Response
 
 from builds import artifacts, reports
-from builds.api.base import Missing, View
+from builds.api.base import Missing, View, number_of
 from builds.models import Artifact, Build, TestCase
 
-_MAX_NUMBER: Final = 2**31 - 1
 _log = structlog.get_logger(__name__)
 
 
@@ -78,7 +77,7 @@ class BuildView(View):
     def build(self, place: dict[str, str]) -> Build:
         """The build at this place, if the caller may see it."""
         repo = self.repo(place["owner"], place["name"], "read")
-        number = min(int(place["number"]), _MAX_NUMBER)
+        number = number_of(place["number"])
         found = Build.objects.filter(repo=repo, number=number).first()
         if found is None:
             raise Missing
