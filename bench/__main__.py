@@ -5,7 +5,9 @@ from __future__ import annotations
 import subprocess
 import sys
 
-FIGURES = ("pipelines", "trigger", "throughput", "lines", "live", "idle", "cache", "docker_steps")
+FIGURES = (
+    "pipelines", "trigger", "throughput", "lines", "live", "idle", "clone", "cache", "docker_steps",
+)  # fmt: skip
 
 
 def main() -> int:
