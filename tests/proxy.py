@@ -24,7 +24,8 @@ class Proxy:
         self._cut = False
         self._lose: list[Wanted] = []
         self._swallow: Callable[[str, str], bool] | None = None
-        self.swallowed = 0
+        #: Paths of the requests that got lost on their way.
+        self.swallowed: list[str] = []
         self._open: set[socket.socket] = set()
         self._server = _Server(self)
 
@@ -63,18 +64,17 @@ class Proxy:
             self._lose = []
 
     def swallow(self, method: str, part: str) -> None:
-        """Let no request of `method` whose path has `part` reach the server until `release`."""
+        """Let no request of `method` whose path has `part` reach the server.
+
+        What was said before counts no more.
+        """
         self._swallow = lambda m, path: m == method and part in path
 
-    def release(self) -> None:
-        """End what `swallow` began."""
-        self._swallow = None
-
     def swallows(self, method: str, path: str) -> bool:
-        """Whether a request is to get lost on its way; counts it."""
+        """Whether a request is to get lost on its way; notes it."""
         if self._swallow is None or not self._swallow(method, path):
             return False
-        self.swallowed += 1
+        self.swallowed.append(path)
         return True
 
     def _drop_all(self) -> None:
