@@ -10,7 +10,7 @@ from django.contrib.auth.admin import UserAdmin
 from django.db.models import QuerySet
 from django.http import HttpRequest
 
-from builds import fleet, membership, transitions, triggers
+from builds import fleet, membership, removal, transitions, triggers
 from builds.forges.base import ForgeError
 from builds.models import (
     Agent,
@@ -126,6 +126,23 @@ class Repos(_ModelAdmin):
     def has_add_permission(self, request: HttpRequest) -> bool:
         """They are added on the page `/add`, which asks the repository itself."""
         return False
+
+    def get_deleted_objects(
+        self, objs: Any, request: HttpRequest
+    ) -> tuple[list[Any], dict[str, int], set[str], list[str]]:
+        """A repository takes its builds along, though their own page deletes none; not listed."""
+        counts = {
+            "repositories": len(objs),
+            "builds": Build.objects.filter(repo__in=objs).count(),
+            "secrets": Secret.objects.filter(repo__in=objs).count(),
+        }
+        return [str(repo) for repo in objs], counts, set(), []
+
+    def delete_model(self, request: HttpRequest, obj: Repo) -> None:
+        self.delete_queryset(request, Repo.objects.filter(pk=obj.pk))
+
+    def delete_queryset(self, request: HttpRequest, queryset: QuerySet[Repo]) -> None:
+        removal.remove_repos(queryset)
 
     @admin.action(description="Activate")
     def activate(self, request: HttpRequest, repos: QuerySet[Repo]) -> None:

@@ -6,12 +6,14 @@ described in docs/logs.md.
 
 from builds.logs.batches import BatchError, Chunk
 from builds.logs.compaction import compact, compact_due
-from builds.logs.intake import append, delete, ended, finish, give_up, next_position, position, take
+from builds.logs.intake import append, ended, finish, give_up, next_position, position, take
 from builds.logs.reading import lines, read, search, text
+from builds.logs.removal import PAGE, delete, delete_page, sweep
 from builds.logs.store import StoreFault
 from builds.logs.watch import pace_ms, viewers
 
 __all__ = [
+    "PAGE",
     "BatchError",
     "Chunk",
     "StoreFault",
@@ -19,6 +21,7 @@ __all__ = [
     "compact",
     "compact_due",
     "delete",
+    "delete_page",
     "ended",
     "finish",
     "give_up",
@@ -28,6 +31,7 @@ __all__ = [
     "position",
     "read",
     "search",
+    "sweep",
     "take",
     "text",
     "viewers",

@@ -43,6 +43,8 @@ def compact(step_id: int) -> bool:
         open_logs = StepLog.objects.using(database).filter(step=step_id, key="")
         if open_logs.update(key=key, index=index):
             LogBatch.objects.using(database).filter(step=step_id).delete()
+    if not StepLog.objects.using(database).filter(step=step_id).exists():
+        place.delete(key)  # the log was removed meanwhile
     return True
 
 

@@ -9,7 +9,7 @@ from typing import Any, Final
 from django.db import connections, router, transaction
 from django.db.models import F
 
-from builds.logs import batches, store
+from builds.logs import batches
 from builds.models import LogBatch, StepLog
 
 _LOG, _BATCH = StepLog._meta.db_table, LogBatch._meta.db_table
@@ -122,15 +122,3 @@ def position(step_id: int) -> Position:
 def next_position(step_id: int) -> int:
     """The position after the last stored line."""
     return position(step_id).next
-
-
-def delete(step_id: int) -> None:
-    """Remove a log, wherever its lines are; repeatable."""
-    database = router.db_for_write(StepLog)
-    with transaction.atomic(using=database):
-        rows = StepLog.objects.using(database).filter(step=step_id)
-        key = rows.values_list("key", flat=True).first()
-        rows.delete()
-        LogBatch.objects.using(database).filter(step=step_id).delete()
-    if key and key != store.ROWS:
-        store.by_key(key).delete(key)

@@ -1,4 +1,4 @@
-"""What is of no use any more goes: ended leases, old links, agents long gone, stuck builds."""
+"""What is of no use any more goes: logs without a build, ended leases, old links, stuck builds."""
 
 from __future__ import annotations
 
@@ -32,6 +32,7 @@ def run_once(now: datetime | None = None) -> None:
     end_logs(moment)
     forget(moment)
     reap(moment)
+    logs.sweep()
     artifacts.sweep(moment)
 
 

@@ -8,9 +8,10 @@ from django.contrib import admin
 from django.test import Client
 from django.urls import reverse
 
-from builds import triggers
-from builds.models import Agent, Audit, Build, JoinToken, Repo, Secret, User
+from builds import claims, logs, triggers
+from builds.models import Agent, Audit, Build, JoinToken, Repo, Secret, Step, StepLog, User
 from builds.secrets import matches, unseal
+from pipeline.wire import Claim
 
 
 @pytest.fixture
@@ -75,6 +76,27 @@ def test_what_has_happened_is_not_edited_here(
             root.post(reverse(f"{name}_change", args=[row.pk]), {"status": "x"}).status_code == 403
         )
     assert root.get(reverse("admin:builds_repo_add")).status_code == 403
+
+
+@pytest.mark.parametrize("way", ["page", "list"])
+def test_a_repository_goes_with_builds_and_logs(
+    root: Client,
+    make_repo: Callable[..., Repo],
+    make_agent: Callable[..., Agent],
+    user: User,
+    way: str,
+) -> None:
+    build = triggers.create(make_repo(), user=user)
+    assert build is not None
+    claims.claim(make_agent(), Claim("nonce-0001"))
+    logs.finish(Step.objects.get().pk, 0)
+    page = reverse("admin:builds_repo_delete", args=[build.repo_id])
+    assert b"Builds: 1" in root.get(page).content
+    if way == "page":
+        root.post(page, {"post": "yes"})
+    else:
+        act(root, Repo, "delete_selected", build.repo, more={"post": "yes"})
+    assert not Repo.objects.exists() and not StepLog.objects.exists()
 
 
 def test_it_switches_agents(root: Client, make_agent: Callable[..., Agent]) -> None:

@@ -11,7 +11,7 @@ import zstandard
 from django.db import connections, router
 
 from builds import logs
-from builds.logs import batches, compaction, store, watch
+from builds.logs import batches, compaction, removal, store, watch
 from builds.models import LogBatch, StepLog
 
 pytestmark = pytest.mark.django_db
@@ -150,6 +150,63 @@ def test_a_deleted_log_is_gone_wherever_it_was(data_dir: Path) -> None:
 
     assert not StepLog.objects.exists()
     assert not LogBatch.objects.exists()
+    assert [path for path in (data_dir / "logs").rglob("*") if path.is_file()] == []
+
+
+def test_logs_whose_steps_are_gone_are_swept(data_dir: Path) -> None:
+    fill_large(STEP)
+    logs.compact(STEP)
+    logs.append(STEP + 1, 0, frame("row"))
+
+    assert logs.sweep() == 2
+
+    assert not StepLog.objects.exists() and not LogBatch.objects.exists()
+    assert [path for path in (data_dir / "logs").rglob("*") if path.is_file()] == []
+    assert logs.sweep() == 0
+
+
+def test_a_sweep_goes_on_where_the_last_one_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(removal, "PAGE", 2)
+    for step in range(STEP, STEP + 5):
+        logs.finish(step, 0)
+
+    assert [logs.sweep(most=2) for _ in range(3)] == [2, 2, 1]
+    logs.finish(STEP, 0)
+    assert logs.sweep(most=2) == 1
+
+
+def test_a_log_whose_object_cannot_be_removed_holds_up_no_other(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    fill_large(STEP)
+    logs.compact(STEP)
+    logs.finish(STEP + 1, 0)
+
+    def away(_self: object, key: str) -> None:
+        raise store.StoreFault(f"{key}: away")
+
+    with monkeypatch.context() as patched:
+        patched.setattr(store.Files, "delete", away)
+        assert logs.sweep() == 1
+        with pytest.raises(store.StoreFault):
+            logs.delete(STEP)
+    assert [log.step for log in StepLog.objects.all()] == [STEP]
+    assert logs.sweep() == 1
+
+
+def test_a_log_removed_while_it_is_compacted_leaves_no_object(
+    monkeypatch: pytest.MonkeyPatch, data_dir: Path
+) -> None:
+    fill_large(STEP)
+    write = store.Files.write
+
+    def removed_meanwhile(self: store.Files, key: str, parts: Any) -> None:
+        write(self, key, parts)
+        logs.delete(STEP)
+
+    monkeypatch.setattr(store.Files, "write", removed_meanwhile)
+    logs.compact(STEP)
+
     assert [path for path in (data_dir / "logs").rglob("*") if path.is_file()] == []
 
 

@@ -204,6 +204,17 @@ def test_logs_that_nobody_will_finish_end(lease: Lease) -> None:
     assert logs.position(step).complete
 
 
+def test_logs_go_with_their_repository(lease: Lease) -> None:
+    begin(lease)
+    step = Step.objects.get().pk
+    logs.finish(step, 0)
+    retention.run_once()
+    assert logs.position(step).complete
+    Repo.objects.all().delete()
+    retention.run_once()
+    assert not StepLog.objects.exists()
+
+
 def test_old_rows_are_forgotten(lease: Lease, user: User, agent: Agent) -> None:
     now = timezone.now()
     transitions.finish_stage_error(Stage.objects.select_related("build__repo").get(), "gone")

@@ -6,18 +6,18 @@ Source: reference server, section 1.3.
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Final
+from typing import Final
 
-from django.db.models import Max, QuerySet
+from django.db.models import Max
 from drf_spectacular.utils import OpenApiParameter, extend_schema
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from builds import logs, transitions, triggers
+from builds import removal, transitions, triggers
 from builds.api import documents
 from builds.api.base import Bad, Missing, View, number_of
 from builds.api.shapes import BUILD, Json, of_model
-from builds.models import Build, Repo, Stage, Step
+from builds.models import Build, Repo, Stage
 from builds.permissions import Level
 
 _BUILD = BUILD.serializer
@@ -94,7 +94,8 @@ class Builds(View):
         before = self.named("before")
         if not before.isdecimal() or len(before) > 9:
             raise Bad("before: expected a build's number")
-        purge(Build.objects.filter(repo=repo, number__lt=int(before), finished__isnull=False))
+        done = Build.objects.filter(repo=repo, finished__isnull=False)
+        removal.remove_builds(done.filter(number__lt=int(before)))
         return Response(status=204)
 
 
@@ -232,11 +233,3 @@ def latest(repo: Repo, branch: str, ref: str) -> int | None:
     wanted = f"{_HEADS}{branch}" if branch else ref or f"{_HEADS}{repo.default_branch}"
     builds = Build.objects.filter(repo=repo, ref=wanted).order_by("-number")
     return builds.values_list("pk", flat=True).first()
-
-
-def purge(builds: QuerySet[Any]) -> None:
-    """Delete builds and the logs of their steps."""
-    steps = list(Step.objects.filter(stage__build__in=builds).values_list("pk", flat=True))
-    builds.delete()
-    for step in steps:
-        logs.delete(step)

@@ -13,11 +13,11 @@ from rest_framework import serializers
 from rest_framework.request import Request
 from rest_framework.response import Response
 
-from builds import encryption, logs, repos, secrets
+from builds import encryption, removal, repos, secrets
 from builds.api import documents
 from builds.api.base import Missing, View
 from builds.api.shapes import COLLABORATOR, REPO, Permission
-from builds.models import VISIBILITIES, Perm, Repo, Step
+from builds.models import VISIBILITIES, Perm, Repo
 from pipeline import signature
 
 _REPO = REPO.serializer
@@ -133,10 +133,7 @@ class OneRepo(View):
             Repo.objects.filter(pk=repo.pk).update(active=False, version=F("version") + 1)
             return Response(documents.repo(repo.pk))
         document = documents.repo(repo.pk)
-        steps = list(Step.objects.filter(stage__repo=repo).values_list("pk", flat=True))
-        repo.delete()
-        for step in steps:
-            logs.delete(step)
+        removal.remove_repos(Repo.objects.filter(pk=repo.pk))
         return Response({**document, "active": False})
 
 

@@ -5,10 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from builds import logs, secrets
+from builds import claims, logs, secrets
 from builds.encryption import decrypt
-from builds.models import Perm, Repo, Step, User
+from builds.models import Agent, Perm, Repo, Step, StepLog, User
 from pipeline import signature
+from pipeline.wire import Claim
 from tests.builds.api.conftest import Api
 from tests.builds.conftest import TRIVIAL
 
@@ -170,14 +171,18 @@ def test_a_repo_is_disabled_and_enabled(api: Api, root: Api, root_user: User, re
     assert (enabled["active"], enabled["user_id"]) == (True, root_user.pk)
 
 
-def test_a_removed_repo_leaves_nothing(api: Api, repo: Repo) -> None:
+def test_a_removed_repo_leaves_nothing(
+    api: Api, repo: Repo, make_agent: Callable[..., Agent]
+) -> None:
     api.json("POST", f"repos/{repo.slug}/builds")
+    claims.claim(make_agent(), Claim("nonce-0001"))
+    logs.finish(Step.objects.get().pk, 0)
 
     api.json("DELETE", f"repos/{repo.slug}?remove=true")
 
     assert not Repo.objects.exists()
     assert not Step.objects.exists()
-    assert logs.next_position(1) == 0
+    assert not StepLog.objects.exists()
 
 
 def test_a_repo_changes_hands(root: Api, root_user: User, repo: Repo) -> None:
