@@ -7,7 +7,8 @@ from typing import Any
 from celery import Celery, signals
 from kombu.utils.objects import cached_property
 
-from agents.worker import AgentWorker, JoinStep, add_flags
+from agents.flags import add_flags
+from agents.worker import AgentWorker, JoinStep
 from pipeline.routing import TICKET_TASK, TICKET_TRANSPORT
 
 

@@ -9,7 +9,7 @@ import csv
 import difflib
 import platform
 import re
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final
@@ -26,7 +26,7 @@ from agents.option_table import (
     entries,
 )
 
-__all__ = ["OptionError", "Options", "child_environ", "load", "resolve", "to_environ"]
+__all__ = ["OptionError", "Options", "child_environ", "load", "resolve", "to_environ", "unknown"]
 
 #: As given: one text, texts of a repeated flag (each may be a list), items of a list, a mapping.
 Raw = str | list[str] | tuple[str, ...] | dict[str, str]
@@ -159,16 +159,17 @@ def _flag(names: Mapping[str, Entry], word: str) -> tuple[Entry, str | None]:
         if denied is not None and denied.row.kind == "flag":
             return denied, "false"
     if entry is None:
-        raise _unknown(name, f"--{name}", "flag", names)
+        raise unknown(name, f"--{name}", "flag", names)
     if equals:
         return entry, text
     return entry, "true" if entry.row.kind == "flag" else None
 
 
-def _unknown(key: str, name: str, source: str, known: Mapping[str, Any]) -> OptionError:
+def unknown(key: str, name: str, source: str, known: Iterable[str]) -> OptionError:
+    """The fault of an option `key`, given as `name`, that is not among `known`."""
     if key.startswith("kubernetes-"):
         return OptionError(name, source, _NO_PODS)
-    close = difflib.get_close_matches(key, known, n=1)
+    close = difflib.get_close_matches(key, list(known), n=1)
     hint = f"; did you mean {close[0]}?" if close else ""
     return OptionError(name, source, f"there is no such option{hint}")
 
@@ -232,7 +233,7 @@ def _refuse_unknown_variables(table: Mapping[str, Entry], environ: Mapping[str, 
             if not name.startswith(prefix) or name in known:
                 continue
             if prefix == VARIABLE_PREFIX or key.startswith("kubernetes-"):
-                raise _unknown(key, name, "environment", table)
+                raise unknown(key, name, "environment", table)
 
 
 def _read_file(table: Mapping[str, Entry], path: str) -> dict[str, Given]:
@@ -242,7 +243,7 @@ def _read_file(table: Mapping[str, Entry], path: str) -> dict[str, Given]:
     for key, data in _file_items(path, source):
         entry = names.get(str(key))
         if entry is None or entry.key == "config":
-            raise _unknown(str(key), str(key), source, names)
+            raise unknown(str(key), str(key), source, names)
         if data is None:
             continue
         if entry.key in found:

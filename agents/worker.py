@@ -13,7 +13,6 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from typing import Any, Final
 
@@ -26,20 +25,17 @@ from celery.concurrency.thread import TaskPool
 from celery.exceptions import CPendingDeprecationWarning, SecurityWarning
 from kombu import Exchange, Queue
 
-from agents import companions
+from agents import companions, flags
 from agents.agent import Agent, JoinRefused
 from agents.broker import LONGEST
 from agents.companions import Companion
 from agents.journal import set_up_logging
 from agents.link import Stopped
-from agents.option_table import entries
 from agents.options import OptionError, resolve
 from agents.state import StateError
 
 log = structlog.get_logger("agents.worker")
 
-#: Exit code of a wrong configuration.
-EXIT_USAGE: Final = 2
 _TICK_S: Final = 1.0
 
 
@@ -111,7 +107,7 @@ class AgentWorker(Worker):
         try:
             self.agent = Agent(options)
         except StateError as fault:
-            _refuse(str(fault), 1)
+            flags.refuse(str(fault), 1)
         app = app or self.app
         app.agent, app.bell = self.agent, Bell()
         self._serving_loop: Any = None
@@ -157,7 +153,7 @@ class AgentWorker(Worker):
         try:
             self.agent.start()
         except JoinRefused as refused:
-            _refuse(str(refused), 1)
+            flags.refuse(str(refused), 1)
         except Stopped:
             sys.exit(self.agent.finish())
         self._companions = companions.start(self.agent)
@@ -255,59 +251,8 @@ def ticket_queue(name: str) -> Queue:
     return Queue(name, exchange=Exchange(""), routing_key=name)
 
 
-# --- flags ---
-
-
-def add_flags(add: Callable[[Any], None]) -> None:
-    """Give the command `celery worker` the agent's flags, but for those it has itself."""
-    import click
-
-    for entry in entries().values():
-        several = entry.row.kind in ("list", "map")
-        is_flag = entry.row.kind == "flag"
-        names = [f"--{key}" for key in entry.keys if key not in _CELERYS_OWN]
-        if not names:
-            continue
-        if is_flag:
-            names = [f"{name}/--no-{name[2:]}" for name in names]
-        add(
-            click.Option(
-                [*names, entry.field],
-                help=entry.row.help,
-                default=None,
-                multiple=several,
-                is_flag=is_flag,
-                type=bool if is_flag else str,
-            )
-        )
-
-
-#: Flags of Celery's worker that mean the same for an agent.
-_CELERYS_OWN: Final = ("concurrency",)
-
-
-def _flags(kwargs: dict[str, Any]) -> Mapping[str, Any]:
-    """Take the agent's flags out of what the worker was called with."""
-    given: dict[str, Any] = {}
-    for entry in entries().values():
-        value = (
-            kwargs.get(entry.field) if entry.key in _CELERYS_OWN else kwargs.pop(entry.field, None)
-        )
-        if value is None or value == ():
-            continue
-        if isinstance(value, bool):
-            value = "true" if value else "false"
-        given[entry.key] = list(value) if isinstance(value, tuple) else str(value)
-    return given
-
-
 def _options(kwargs: dict[str, Any]) -> Any:
     try:
-        return resolve(_flags(kwargs), os.environ)
+        return resolve(flags.take(kwargs), os.environ)
     except OptionError as fault:
-        _refuse(str(fault), EXIT_USAGE)
-
-
-def _refuse(sentence: str, code: int) -> Any:
-    print(f"agent: {sentence}", file=sys.stderr)  # noqa: T201 - to a person, before there is a log
-    sys.exit(code)
+        flags.refuse(str(fault), flags.EXIT_USAGE)

@@ -14,9 +14,9 @@ from typing import Any
 import click
 import pytest
 
+from agents.flags import CELERYS_OWN, add_flags, take
 from agents.option_table import Entry, entries
 from agents.options import load
-from agents.worker import _CELERYS_OWN, _flags, add_flags
 
 TESTS = Path(__file__).parents[1]
 TWO = {"CISERVER_AGENT_SERVER": "http://ci.example.com", "CISERVER_AGENT_TOKEN": "cij_secret"}
@@ -253,8 +253,8 @@ def test_an_option_may_be_given_in_every_way(entry: Entry, tmp_path: Path) -> No
 
 def _worker_variables(entry: Entry, text: str) -> dict[str, str]:
     """What `celery -A agents worker --key text` gives, as a variable."""
-    if entry.key in _CELERYS_OWN:  # Celery's worker has that flag itself
-        return {entry.variable: _flags({entry.field: int(text)})[entry.key]}
+    if entry.key in CELERYS_OWN:  # Celery's worker has that flag itself
+        return {entry.variable: take({entry.field: int(text)})[entry.key]}
     options: list[Any] = []
     add_flags(options.append)
     found: dict[str, Any] = {}
@@ -262,7 +262,7 @@ def _worker_variables(entry: Entry, text: str) -> dict[str, str]:
     is_flag = entry.row.kind == "flag"
     flag = f"--{'no-' if is_flag and text == 'false' else ''}{entry.key}"
     command.main([flag] if is_flag else [flag, text], standalone_mode=False)
-    given = _flags(found)[entry.key]
+    given = take(found)[entry.key]
     return {entry.variable: given if isinstance(given, str) else ",".join(given)}
 
 
