@@ -9,16 +9,19 @@ whichever lane is free.
 
 from __future__ import annotations
 
+import asyncio
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import Executor, ThreadPoolExecutor
 from typing import Any
 
 from asgiref.sync import ThreadSensitiveContext, sync_to_async
-from django.core.handlers.asgi import ASGIHandler
+from django.core.exceptions import RequestAborted
+from django.core.handlers.asgi import ASGIHandler, get_script_prefix
 from django.core.handlers.exception import convert_exception_to_response
 from django.core.signals import request_finished, request_started
 from django.db import close_old_connections, reset_queries
-from django.http import HttpRequest
 from django.http.response import HttpResponseBase
+from django.urls import set_script_prefix
 
 
 def executor(lanes: int) -> Executor:
@@ -39,7 +42,11 @@ class OnLanes:
 
 
 class LaneHandler(ASGIHandler):
-    """Django's handler with the synchronous chain of middleware, called on a lane."""
+    """Django's handler with the synchronous chain of middleware, called on a lane.
+
+    All that Django does for a request is one call there: its own handler makes two tasks and hops
+    to a thread twice, to cancel asynchronous views, of which there are none.
+    """
 
     def __init__(self) -> None:
         super().__init__()
@@ -47,23 +54,65 @@ class LaneHandler(ASGIHandler):
         request_started.disconnect(close_old_connections)
         request_started.disconnect(reset_queries)
         request_finished.disconnect(close_old_connections)
+        self._on_lane = sync_to_async(self._answer, thread_sensitive=True)
 
     def load_middleware(self, is_async: bool = False) -> None:
         """Build the chain that `get_response` runs."""
         del is_async
         super().load_middleware(is_async=False)
 
-    async def get_response_async(self, request: HttpRequest) -> HttpResponseBase:
-        """Answer a request."""
-        return await sync_to_async(self._answer, thread_sensitive=True)(request)
+    async def handle(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer one request; whoever hangs up before the answer gets none."""
+        try:
+            body = await self.read_body(receive)
+        except RequestAborted:
+            return
+        response = await self._on_lane(scope, body)
+        if response.streaming:
+            await self._stream(response, receive, send)
+        else:
+            await self.send_response(response, send)
 
-    def _answer(self, request: HttpRequest) -> HttpResponseBase:
+    async def _stream(self, response: HttpResponseBase, receive: Any, send: Any) -> None:
+        """Send parts, each made on a lane, until there are no more or nobody reads them."""
+        parts: Any = response
+        if not parts.is_async:
+            parts.streaming_content = _on_lanes(parts.streaming_content)
+        sending = asyncio.create_task(self.send_response(response, send))
+        leaving = asyncio.create_task(receive())
+        try:
+            await asyncio.wait((sending, leaving), return_when=asyncio.FIRST_COMPLETED)
+            if sending.done():
+                sending.result()
+        finally:
+            for task in (sending, leaving):
+                task.cancel()
+            await asyncio.gather(sending, leaving, return_exceptions=True)
+            await sync_to_async(response.close, thread_sensitive=True)()
+
+    def _answer(self, scope: Any, body: Any) -> HttpResponseBase:
         close_old_connections()
         reset_queries()
+        set_script_prefix(get_script_prefix(scope))
+        request_started.send(sender=type(self), scope=scope)
         try:
-            return self.get_response(request)
+            with body:
+                request, refusal = self.create_request(scope, body)
+                answer = self.get_response(request) if request is not None else refusal
+            response: Any = answer
+            response._handler_class = type(self)
+            if not response.streaming:
+                response.close()
+            return response  # type: ignore[no-any-return]
         finally:
             close_old_connections()
+
+
+async def _on_lanes(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
+    """The same parts; Django would gather them all before the first is sent."""
+    following = sync_to_async(lambda: next(parts, None), thread_sensitive=True)
+    while (part := await following()) is not None:
+        yield part
 
 
 class BareHandler(LaneHandler):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import itertools
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
 from asgiref.testing import ApplicationCommunicator
+from django.http import HttpRequest, StreamingHttpResponse
+from django.http.response import HttpResponseBase
 
 from ciserver.lanes import BareHandler, ByPrefix
 
@@ -41,6 +45,67 @@ def test_the_agent_protocol_needs_no_middleware() -> None:
     assert status == 404
     assert b"the agent protocol has no /agent/v1/nothing" in body
     assert b"Content-Security-Policy" not in headers
+
+
+@pytest.mark.django_db(transaction=True)
+def test_who_hangs_up_in_the_middle_of_its_request_gets_no_answer() -> None:
+    async def hang_up() -> bool:
+        talk = ApplicationCommunicator(
+            BareHandler(), scope("/agent/v1/claims") | {"method": "POST"}
+        )
+        await talk.send_input({"type": "http.request", "body": b"{", "more_body": True})
+        await talk.send_input({"type": "http.disconnect"})
+        await talk.wait(timeout=30)
+        return await talk.receive_nothing()
+
+    assert async_to_sync(hang_up)()
+
+
+class Download(BareHandler):
+    """Answers every request with the same download; notes when that is closed."""
+
+    def __init__(self, parts: Iterator[bytes]) -> None:
+        super().__init__()
+        self._parts, self.closed = parts, False
+
+    def get_response(self, request: HttpRequest) -> HttpResponseBase:
+        """The download."""
+        response = StreamingHttpResponse(self._parts)
+        response._resource_closers.append(self._close)  # type: ignore[attr-defined]
+        return response
+
+    def _close(self) -> None:
+        self.closed = True
+
+
+def test_who_hangs_up_in_the_middle_of_a_download_ends_it() -> None:
+    """And its parts are made one by one: this one has no end."""
+
+    async def hang_up() -> None:
+        talk = ApplicationCommunicator(handler, scope("/"))
+        await talk.send_input({"type": "http.request", "body": b"", "more_body": False})
+        assert (await talk.receive_output(timeout=30))["status"] == 200
+        assert (await talk.receive_output(timeout=30))["body"] == b"part"
+        await talk.send_input({"type": "http.disconnect"})
+        await talk.wait(timeout=30)
+
+    handler = Download(itertools.repeat(b"part"))
+    async_to_sync(hang_up)()
+    assert handler.closed
+
+
+def test_a_download_is_sent_whole() -> None:
+    async def download() -> list[bytes]:
+        talk = ApplicationCommunicator(handler, scope("/"))
+        await talk.send_input({"type": "http.request", "body": b"", "more_body": False})
+        await talk.receive_output(timeout=30)
+        parts = [await talk.receive_output(timeout=30) for _ in range(3)]
+        await talk.wait(timeout=30)
+        return [part.get("body", b"") for part in parts]
+
+    handler = Download(iter([b"one", b"two"]))
+    assert async_to_sync(download)() == [b"one", b"two", b""]
+    assert handler.closed
 
 
 def test_requests_are_told_apart_by_their_path() -> None:

@@ -7,11 +7,9 @@ from __future__ import annotations
 
 import itertools
 import json
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from typing import Any, Final
 
-from asgiref.sync import sync_to_async
-from django.core.handlers.asgi import ASGIRequest
 from django.http import StreamingHttpResponse
 from drf_spectacular.types import OpenApiTypes
 from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
@@ -67,9 +65,7 @@ class LogView(View):
 
     def stream(self, parts: Iterator[bytes], kind: str) -> StreamingHttpResponse:
         """An answer that is made while it is sent."""
-        asynchronous = isinstance(self.request._request, ASGIRequest)
-        content: Any = _in_steps(parts) if asynchronous else parts
-        return StreamingHttpResponse(content, content_type=kind)
+        return StreamingHttpResponse(parts, content_type=kind)
 
 
 class Log(LogView):
@@ -130,10 +126,3 @@ def _array(lines: Iterator[dict[str, Any]]) -> Iterator[bytes]:
         yield (opening + json.dumps(some, separators=(",", ":"))[1:-1]).encode()
         opening = ","
     yield b"[]" if opening == "[" else b"]"
-
-
-async def _in_steps(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """The same parts, each made on a lane."""
-    following = sync_to_async(lambda: next(parts, None))
-    while (part := await following()) is not None:
-        yield part

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import AsyncIterator, Iterator
 from pathlib import PurePosixPath
 from typing import Any
 
 import structlog
-from asgiref.sync import sync_to_async
-from django.core.handlers.asgi import ASGIRequest
 from django.http import StreamingHttpResponse
 from django.utils.http import content_disposition_header
 from drf_spectacular.types import OpenApiTypes
@@ -139,9 +136,7 @@ class OneArtifact(BuildView):
         except artifacts.ArtifactGone as fault:
             _log.error("artifact.gone", error=str(fault))
             raise Missing from fault
-        asynchronous = isinstance(self.request._request, ASGIRequest)
-        content: Any = _in_steps(parts) if asynchronous else parts
-        response = StreamingHttpResponse(content, content_type="application/octet-stream")
+        response = StreamingHttpResponse(parts, content_type="application/octet-stream")
         name = PurePosixPath(found.path).name
         response["Content-Disposition"] = content_disposition_header(True, name) or "attachment"
         response["Content-Length"] = str(found.size_bytes)
@@ -170,10 +165,3 @@ def _artifact(row: Artifact) -> dict[str, Any]:
         "created": int(row.created.timestamp()),
         "expires": int(row.expires.timestamp()) if row.expires else 0,
     }
-
-
-async def _in_steps(parts: Iterator[bytes]) -> AsyncIterator[bytes]:
-    """The same parts, each read on a lane."""
-    following = sync_to_async(lambda: next(parts, None))
-    while (part := await following()) is not None:
-        yield part

@@ -6,10 +6,8 @@ from typing import Any
 
 import pytest
 import zstandard
-from asgiref.sync import async_to_sync
-from django.test import AsyncClient
 
-from builds import claims, logs, secrets, triggers
+from builds import claims, logs, triggers
 from builds.models import Agent, Repo, Step, User
 from pipeline.wire import Claim
 from tests.builds.api.conftest import Api
@@ -58,17 +56,6 @@ def test_text_is_what_the_step_wrote(api: Api, step: Step) -> None:
     rest = api.call("GET", f"{PATH}/text?from=3").streaming_content
     assert b"".join(rest).decode() == "Üben\n"
     assert api.refused("GET", f"{PATH}/text?from=x")[0] == 400
-
-
-def test_the_server_streams_text_without_gathering_it(step: Step, user: User) -> None:
-    token = secrets.user_token(user)
-
-    async def scenario() -> str:
-        headers = {"authorization": f"Bearer {token}"}
-        answer = await AsyncClient().get(f"/api/{PATH}/text", headers=headers)
-        return b"".join([part async for part in answer]).decode()
-
-    assert async_to_sync(scenario)() == "one\ntwo\nÜben\n"
 
 
 def test_lines_are_found(api: Api, step: Step) -> None:
