@@ -48,7 +48,7 @@ def check(options: Options, *, version: str, offline: bool) -> Iterator[Finding]
         return
     joined, findings = _server(options, version)
     yield from findings
-    yield _redis(options.redis_url or (joined.broker_url if joined else ""))
+    yield _redis(options.redis_url or (joined.broker_url if joined else ""), options)
     yield _docker(options)
     yield _disk(options)
     yield from _scripts(options)
@@ -107,14 +107,17 @@ def _clock(link: Link) -> Finding:
     return Finding("clock", "ok", "as the server's")
 
 
-def _redis(url: str) -> Finding:
+def _redis(url: str, options: Options) -> Finding:
     if not url:
         return Finding("redis", "skipped", "the server did not say where it is")
     import redis
 
+    from agents.broker import secured
+
     where = url.rpartition("@")[2]
+    address = redis_py_url(secured(url, options))
     try:
-        client = redis.Redis.from_url(redis_py_url(url), socket_connect_timeout=5, socket_timeout=5)
+        client = redis.Redis.from_url(address, socket_connect_timeout=5, socket_timeout=5)
         try:
             client.ping()
         finally:

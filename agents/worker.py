@@ -27,7 +27,7 @@ from kombu import Exchange, Queue
 
 from agents import companions, flags
 from agents.agent import Agent, JoinRefused
-from agents.broker import LONGEST
+from agents.broker import LONGEST, secured
 from agents.companions import Companion
 from agents.journal import set_up_logging
 from agents.link import Stopped
@@ -157,7 +157,7 @@ class AgentWorker(Worker):
         except Stopped:
             sys.exit(self.agent.finish())
         self._companions = companions.start(self.agent)
-        self.app.conf.broker_url = self.agent.broker_url
+        self.app.conf.broker_url = secured(self.agent.broker_url, self.agent.options)
         self.app.conf.broker_transport_options[LONGEST] = self.agent.options.backoff
         self.app.amqp.queues = Queues([ticket_queue(name) for name in self.agent.queues])
         self.consumer.conninfo = self.app.connection_for_read()

@@ -97,19 +97,29 @@ def short_folder() -> Iterator[Path]:
 
 @dataclass(frozen=True)
 class Redis:
-    """A Redis of the test's own, without persistence: a restart empties it."""
+    """A Redis of the test's own, without persistence: a restart empties it.
+
+    With `tls`, a folder of `cert.pem` and `key.pem`, it speaks nothing but TLS.
+    """
 
     port: int
     folder: Path
+    tls: Path | None = None
 
     @property
     def url(self) -> str:
-        return f"redis://127.0.0.1:{self.port}/0"
+        return f"redis{'s' if self.tls else ''}://127.0.0.1:{self.port}/0"
 
     @contextlib.contextmanager
     def run(self) -> Iterator[subprocess.Popen[bytes]]:
         """The server process; may be run again after it ended."""
-        argv = [program("redis-server"), "--port", str(self.port), "--bind", "127.0.0.1"]
+        argv = [program("redis-server"), "--bind", "127.0.0.1"]
+        if self.tls is None:
+            argv += ["--port", str(self.port)]
+        else:
+            argv += ["--port", "0", "--tls-port", str(self.port)]
+            argv += ["--tls-cert-file", f"{self.tls}/cert.pem", "--tls-key-file"]
+            argv += [f"{self.tls}/key.pem", "--tls-ca-cert-file", f"{self.tls}/cert.pem"]
         argv += ["--save", "", "--appendonly", "no", "--dir", str(self.folder)]
         with running(argv, self.folder / "redis.log") as process:
             wait_for("Redis", lambda: listens(self.port))

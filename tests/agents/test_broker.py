@@ -1,11 +1,19 @@
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
+from kombu.exceptions import OperationalError
 
 from agents import broker
-from agents.broker import LONGEST, PatientConnection
+from agents.broker import LONGEST, PatientConnection, secured
+from agents.options import Options
+from tests.agents.test_link import certificates
+from tests.services import Redis, free_port, short_folder
+
+__all__ = ["certificates"]
 
 
 class Stop(Exception):
@@ -60,3 +68,48 @@ def test_a_worker_that_is_to_stop_gives_up() -> None:
 
     with pytest.raises(Stop):
         connection.ensure_connection(callback=stop)
+
+
+@pytest.mark.parametrize(
+    ("url", "changes", "result"),
+    [
+        ("redis://h/0", {"ca_file": "/ca"}, "redis://h/0"),
+        ("sentinel://h:1", {"ca_file": "/ca"}, "sentinel://h:1"),
+        ("rediss://h/0", {}, "rediss://h/0?ssl_cert_reqs=required"),
+        ("rediss://h/0", {"skip_verify": True}, "rediss://h/0?ssl_cert_reqs=none"),
+        ("rediss://u:p@h/0", {"ca_file": "/my ca"},
+         "rediss://u:p@h/0?ssl_cert_reqs=required&ssl_ca_certs=%2Fmy+ca"),
+        ("rediss://h/0?ssl_ca_certs=/a", {"ca_file": "/ca"},
+         "rediss://h/0?ssl_ca_certs=/a&ssl_cert_reqs=required"),
+        ("redis://g/0;rediss://h/0", {"client_cert": "c", "client_key": "k"},
+         "redis://g/0;rediss://h/0?ssl_cert_reqs=required&ssl_certfile=c&ssl_keyfile=k"),
+    ],
+)  # fmt: skip
+def test_an_address_is_told_whom_to_trust(url: str, changes: dict[str, Any], result: str) -> None:
+    assert secured(url, replace(Options(), **changes)) == result
+
+
+@pytest.mark.service
+def test_redis_is_trusted_by_the_agents_own_authority(certificates: Path, options: Options) -> None:
+    pair = {"client_cert": "cert.pem", "client_key": "key.pem"}
+    own = {name: str(certificates / file) for name, file in pair.items()}
+    trusting = replace(options, ca_file=str(certificates / "cert.pem"), **own)
+    with short_folder() as folder:
+        service = Redis(free_port(), folder, tls=certificates)
+        with service.run():
+            assert pings(service, trusting)
+            assert pings(service, replace(trusting, ca_file="", skip_verify=True))
+            assert not pings(service, replace(trusting, ca_file=""))
+            assert not pings(service, replace(trusting, client_cert=""))
+
+
+def pings(service: Redis, options: Options) -> bool:
+    """Whether a connection as the agent's gets an answer."""
+    once = {"max_retries": 1, "interval_start": 0}
+    connection = PatientConnection(secured(service.url, options), transport_options=once)
+    try:
+        return bool(connection.default_channel.client.ping())
+    except (OperationalError, *connection.recoverable_connection_errors):
+        return False
+    finally:
+        connection.release()
