@@ -21,13 +21,14 @@ import structlog
 
 from agents import hooks, host, policy
 from agents.cache.settings import exports
-from agents.drivers.base import EXIT_ERROR, Driver, DriverError
+from agents.drivers.base import EXIT_ERROR, Driver, DriverError, Room
 from agents.extensions import extend
 from agents.hooks import HookError, Reason
 from agents.janitor import Janitor
 from agents.link import Gate, Link, LinkError, Stopped
 from agents.options import Options
 from agents.orphans import deliver
+from agents.rooms import Rooms
 from agents.runner import Refused, StageRun
 from agents.state import Identity, Lease, State
 from agents.status import Board
@@ -94,6 +95,7 @@ class Agent:
         self._full = False
         self._serving = 0
         self._janitor = Janitor()
+        self._rooms = Rooms(options.work_dir)
         self._finished = False
         self._clock = clock
         self._drivers = drivers
@@ -123,6 +125,7 @@ class Agent:
         self._open_drivers()
         for driver in self.drivers.values():
             driver.sweep()
+        self._rooms.make_ahead()
         self._join()
         self._nonces = self.state.nonces()
         owed = [lease for lease in self.state.leases() if self._is_owed(lease)]
@@ -135,12 +138,11 @@ class Agent:
         """Whether a lease's end must be told.
 
         One whose nonce is still open had not begun: it is claimed again instead, as is one that did
-        not even come to note its nonce.
+        not even come to note anything.
         """
-        nonce = lease.facts().get("nonce")
-        if nonce is None:
+        if not lease.nonce:
             lease.remove()
-        return nonce is not None and nonce not in self._nonces
+        return bool(lease.nonce) and lease.nonce not in self._nonces
 
     def _deliver(self, owed: list[Lease]) -> None:
         with self._link() as link:
@@ -290,8 +292,7 @@ class Agent:
         say = log.bind(lease=claimed.lease, repo=spec.repo, build=spec.build, stage=spec.stage)
         link.give_up = None
         try:
-            lease = self.state.open_lease(claimed.lease)
-            lease.save_facts({"nonce": nonce})
+            lease = self.state.open_lease(claimed.lease, nonce)
         except OSError as fault:
             say.error("lease.not-kept", reason=str(fault))
             self._tell_broken(claimed, link, fault)
@@ -368,6 +369,10 @@ class Agent:
         named = {**exports(spec, self.options), **amended.environment}
         return replace(amended, environment=named)
 
+    def take_room(self) -> Room:
+        """A fresh room for a run. Raises: OSError."""
+        return self._rooms.take()
+
     def step_slot(self) -> AbstractContextManager[object]:
         """Held while a step runs."""
         return self._steps
@@ -375,6 +380,8 @@ class Agent:
     def tidy(self, task: Callable[[], None]) -> None:
         """Have what a stage left removed, soon."""
         self._janitor.do(task)
+        if not self._rooms.has_spare and not self.is_closed:
+            self._janitor.do(self._rooms.make_ahead)
 
     def before_steps(
         self, environ: Mapping[str, str], folder: Path, write: Callable[[bytes], object]
@@ -554,6 +561,7 @@ class Agent:
         if not self._finished:
             self._finished = True
             self._janitor.close()
+            self._rooms.close()
             self._hang_up()
             self._say_goodbye(reason)
             self.state.close()

@@ -147,9 +147,12 @@ class Courier:
             with self._news:
                 self._news.notify()
 
-    def begin(self) -> None:
-        """Report now and return once it is acknowledged. Raises: Stopped."""
-        self._report()
+    def begin(self, meanwhile: Callable[[], None]) -> None:
+        """Report now and return once it is acknowledged. Raises: Stopped.
+
+        `meanwhile` is called once the report is on its way; it calls nothing of the courier.
+        """
+        self._report(meanwhile)
 
     def finish(self) -> None:
         """Deliver the rest of the logs and the last report, which `snapshot` now gives.
@@ -236,13 +239,14 @@ class Courier:
 
     # --- calls ---
 
-    def _report(self) -> None:
+    def _report(self, meanwhile: Callable[[], None] | None = None) -> None:
         self._again = True
         while self._again:
             self._again = False
-            self._report_once()
+            self._report_once(meanwhile)
+            meanwhile = None
 
-    def _report_once(self) -> None:
+    def _report_once(self, meanwhile: Callable[[], None] | None) -> None:
         with self._calling:
             if self.closed:
                 return
@@ -252,7 +256,7 @@ class Courier:
             message = self._snapshot(tuple(part for part, _ in parts))
             self._reported = self._clock()
             try:
-                pace = self._link.put(self._path, message, Pace)
+                pace = self._link.put(self._path, message, Pace, meanwhile=meanwhile)
             except LinkError as fault:
                 self._refused(fault, parts)
                 return

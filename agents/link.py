@@ -170,6 +170,7 @@ class Link:
         #: When the last answer was given, by the server's clock as HTTP writes it.
         self.server_date = ""
         self.aborted = False
+        self._meanwhile: Callable[[], None] | None = None
 
     def close(self) -> None:
         """Drop the connection; the next call opens another."""
@@ -193,7 +194,10 @@ class Link:
         return self._message("POST", path, body, cls, **more)
 
     def put(self, path: str, body: Any, cls: type[Answer], **more: Any) -> Answer | None:
-        """PUT a message, patiently; None for 204. Raises: LinkError, Stopped."""
+        """PUT a message, patiently; None for 204. Raises: LinkError, Stopped.
+
+        `meanwhile` is called once, when the message is on its way for the first time.
+        """
         return self._message("PUT", path, body, cls, **more)
 
     def delete(self, path: str) -> None:
@@ -220,8 +224,10 @@ class Link:
         *,
         hold_s: float = 0.0,
         patient: bool = True,
+        meanwhile: Callable[[], None] | None = None,
     ) -> Answer | None:
         data = json.dumps(to_json(body), separators=(",", ":")).encode()
+        self._meanwhile = meanwhile
         if not patient:
             return _read(cls, self._once(method, path, data, "application/json", hold_s))
         return self._patiently(method, path, data, "application/json", cls, hold_s)
@@ -286,6 +292,9 @@ class Link:
         if connection.sock is not None:
             connection.sock.settimeout(ANSWER_S + hold_s)
         connection.gather(lambda: connection.request(method, self._target(path), data, headers))
+        meanwhile, self._meanwhile = self._meanwhile, None
+        if meanwhile is not None:
+            meanwhile()
         response = connection.getresponse()
         body = response.read()
         self._used = time.monotonic()

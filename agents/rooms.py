@@ -10,14 +10,73 @@ import contextlib
 import fcntl
 import os
 import secrets
+import shutil
+import threading
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
+import structlog
+
 from agents.drivers.base import Room
 
+log = structlog.get_logger("agents.rooms")
+
 _LOCK: Final = "lock"
+
+
+class Rooms:
+    """The rooms of one work directory. Safe for threads.
+
+    One is made ahead: where the disk is shared with a server that has just flushed a claim, new
+    folders wait for it.
+    """
+
+    def __init__(self, work_dir: Path) -> None:
+        self._work_dir = work_dir
+        self._spare: Room | None = None
+        self._lock = threading.Lock()
+
+    def take(self) -> Room:
+        """A fresh room; `release` it after its end. Raises: OSError."""
+        with self._lock:
+            room, self._spare = self._spare, None
+        if room is not None and not room.source.is_dir():  # somebody cleared the work directory
+            release(room)
+            room = None
+        return room or make_room(self._work_dir)
+
+    @property
+    def has_spare(self) -> bool:
+        """Whether the next room is there already."""
+        return self._spare is not None
+
+    def make_ahead(self) -> None:
+        """Make the next room now, unless it is there. Never raises: `take` tries again."""
+        if self.has_spare:
+            return
+        try:
+            room = make_room(self._work_dir)
+        except OSError as fault:
+            log.warning("room.not-made", reason=str(fault))
+            return
+        with self._lock:
+            beaten, self._spare = self._spare, room
+        if beaten is not None:
+            _remove(beaten)
+
+    def close(self) -> None:
+        """Remove what was made ahead."""
+        with self._lock:
+            room, self._spare = self._spare, None
+        if room is not None:
+            _remove(room)
+
+
+def _remove(room: Room) -> None:
+    shutil.rmtree(room.root, ignore_errors=True)
+    release(room)
 
 
 def make_room(work_dir: Path) -> Room:

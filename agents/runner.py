@@ -43,7 +43,7 @@ from agents.logs.masks import Masker, hide, terms
 from agents.logs.spool import Spool
 from agents.options import Options
 from agents.reports import snapshot
-from agents.rooms import make_room, release
+from agents.rooms import release
 from agents.state import Lease
 from pipeline.spec import CLONE, StageSpec
 from pipeline.wire import Claimed, LogPart, Report
@@ -68,6 +68,9 @@ class House(Protocol):
 
     def admit(self, spec: StageSpec) -> StageSpec:
         """The spec as the agent's policy amends it. Raises: Refused."""
+
+    def take_room(self) -> Room:
+        """A fresh room for the run. Raises: OSError."""
 
     def step_slot(self) -> AbstractContextManager[object]:
         """Held while a step runs: bounds how many do."""
@@ -191,7 +194,7 @@ class StageRun:
 
     def _open(self) -> None:
         try:
-            self._room = replace(make_room(self._options.work_dir), tools={ARTIFACT: self._shelf})
+            self._room = replace(self._house.take_room(), tools={ARTIFACT: self._shelf})
             self.spec = self._house.admit(self.spec)
             with self._lock:
                 self._walk = Walk(self.spec)
@@ -338,8 +341,7 @@ class StageRun:
         if beginning:
             self._begun = True
             self._save()
-            self._prepare_first(steps)
-            self._courier.begin()
+            self._courier.begin(lambda: self._prepare_first(steps))
             self._on_begun()
             self._run_hook(steps[0])
         if self._cancelled.is_set() or self._walk.error:

@@ -3,7 +3,7 @@
 ```
 <state_dir>/identity.json         who it is at its server
 <state_dir>/claims/<nonce>        an empty file per question asked whose answer is not dealt with
-<state_dir>/leases/<lease>/       per open lease: lease.json, report.json, spool files
+<state_dir>/leases/<lease>/       per open lease: report.json, spool files
 ```
 
 Files are replaced whole. Nothing is flushed to the platters per claim: what must survive is the
@@ -27,6 +27,7 @@ from typing import Any, Final
 from pipeline.spec import from_json, to_json
 from pipeline.wire import Report
 
+_REPORT: Final = "report.json"
 _SAFE: Final = re.compile(r"[A-Za-z0-9_-]{1,100}")
 
 
@@ -45,35 +46,27 @@ class Identity:
 
 
 class Lease:
-    """The directory of one open lease."""
+    """The directory of one open lease, got with the question `nonce`; empty: nothing was noted."""
 
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
+    def __init__(self, folder: Path, nonce: str) -> None:
+        self.folder, self.nonce = folder, nonce
 
     @property
     def key(self) -> str:
         """The lease's id."""
         return self.folder.name
 
-    def facts(self) -> dict[str, Any]:
-        """What `save_facts` wrote; empty if it never got that far."""
-        return _read(self.folder / "lease.json")
-
-    def save_facts(self, facts: dict[str, Any]) -> None:
-        """Remember what a later life of the agent must know of the lease."""
-        _replace(self.folder / "lease.json", facts)
-
     def save_report(self, report: Report) -> None:
-        """Remember the last snapshot, with everything but its logs."""
-        _replace(self.folder / "report.json", to_json(report))
+        """Remember the last snapshot, with everything but its logs, for a later life."""
+        _replace(self.folder / _REPORT, {"nonce": self.nonce, "report": to_json(report)})
 
     def last_report(self) -> tuple[Report, float] | None:
         """The last snapshot saved and how many seconds ago that was, or None."""
-        path = self.folder / "report.json"
+        path = self.folder / _REPORT
         data = _read(path)
         try:
-            report = from_json(Report, data) if data else None
-        except ValueError:
+            report = from_json(Report, data["report"]) if data else None
+        except (ValueError, KeyError):
             return None
         return (report, max(0.0, time.time() - path.stat().st_mtime)) if report else None
 
@@ -143,21 +136,21 @@ class State:
 
     # --- leases ---
 
-    def open_lease(self, lease: str) -> Lease:
+    def open_lease(self, lease: str, nonce: str) -> Lease:
         """A directory for a lease; one that is there already keeps its spool files.
 
         Raises: ValueError for an id that is no safe file name.
         """
         if not _SAFE.fullmatch(lease):
             raise ValueError(f"unsafe lease id {lease!r}")
-        found = Lease(self._leases / lease)
+        found = Lease(self._leases / lease, nonce)
         found.folder.mkdir(mode=0o700, exist_ok=True)
         return found
 
     def leases(self) -> Iterator[Lease]:
         """Every open lease, oldest first."""
-        folders = sorted(self._leases.iterdir(), key=lambda path: path.stat().st_mtime)
-        return map(Lease, folders)
+        for folder in sorted(self._leases.iterdir(), key=lambda path: path.stat().st_mtime):
+            yield Lease(folder, str(_read(folder / _REPORT).get("nonce", "")))
 
 
 def identity_in(folder: Path, server: str) -> Identity | None:

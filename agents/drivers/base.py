@@ -137,7 +137,7 @@ class Session(Protocol):
     def prepare(self, step: StepSpec, environ: Mapping[str, str], *, at_once: bool = False) -> None:
         """A hint that `start` will probably follow with these arguments, maybe in a moment.
 
-        Returns at once, never raises. `start` must do right with another environment or no hint,
+        Returns soon, never raises. `start` must do right with another environment or no hint,
         and need not follow.
         """
 

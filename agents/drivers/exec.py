@@ -21,7 +21,6 @@ import subprocess
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import Future
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
@@ -136,7 +135,7 @@ class ExecSession:
         self._desk, self._grace_s = desk, grace_s
         self._processes: list[ExecProcess] = []
         self._shells: list[ExecShell] = []
-        self._ahead: dict[int, Future[_Waiting]] = {}
+        self._ahead: dict[int, _Waiting] = {}
         self._owned = False
         self._count = itertools.count(1)
 
@@ -144,16 +143,10 @@ class ExecSession:
         """Start the step's shell, which waits for its word, where that will come in a moment."""
         if not at_once:
             return
-        ahead: Future[_Waiting] = Future()
-        self._ahead[step.number] = ahead
-
-        def begin() -> None:
-            try:
-                ahead.set_result(self._begin(step, environ))
-            except Exception as fault:
-                ahead.set_exception(fault)
-
-        threading.Thread(target=begin, name=f"ahead-{step.number}", daemon=True).start()
+        try:
+            self._ahead[step.number] = self._begin(step, environ)
+        except (OSError, ValueError) as fault:  # `start` meets it again, and tells
+            log.debug("exec.not-prepared", step=step.name, reason=str(fault))
 
     def start(self, step: StepSpec, environ: Mapping[str, str], sink: Sink) -> Process:
         """Let the step's script run. Raises: DriverError."""
@@ -184,12 +177,9 @@ class ExecSession:
         return _Waiting(child, FolderBox(tools / "box"), dict(environ))
 
     def _begun_ahead(self, step: StepSpec, environ: Mapping[str, str]) -> _Waiting | None:
-        """The shell that waits for this step, if it has the right environment. Raises: OSError."""
-        ahead = self._ahead.pop(step.number, None)
-        if ahead is None:
-            return None
-        waiting = ahead.result()
-        if waiting.environ == environ:
+        """The shell that waits for this step, if it has the right environment."""
+        waiting = self._ahead.pop(step.number, None)
+        if waiting is None or waiting.environ == environ:
             return waiting
         waiting.end()
         return None
@@ -212,9 +202,7 @@ class ExecSession:
     def close(self) -> None:
         """Kill the steps' groups and whatever they left behind."""
         while self._ahead:
-            _, ahead = self._ahead.popitem()
-            if ahead.exception() is None:
-                ahead.result().end()
+            self._ahead.popitem()[1].end()
         for process in self._processes:
             process.end()
         for shell in self._shells:

@@ -20,6 +20,7 @@ from agents import policy
 from agents.drivers.base import Driver, DriverError, Room, Session
 from agents.link import Gate, Link
 from agents.options import Options
+from agents.rooms import make_room
 from agents.runner import StageRun
 from agents.state import Lease
 from ciserver.cli.terminal import Refused, Terminal
@@ -46,7 +47,7 @@ def run(spec: StageSpec, options: Options, folder: Path | None, terminal: Termin
     with tempfile.TemporaryDirectory(prefix="ci-exec-", ignore_cleanup_errors=True) as name:
         home = Path(name)
         options = replace(options, state_dir=home / "state", work_dir=home / "work")
-        lease = Lease(home / "lease")
+        lease = Lease(home / "lease", "")
         lease.folder.mkdir()
         screen = Screen(spec, options, terminal)
         stage = StageRun(
@@ -117,6 +118,10 @@ class House:
     def tidy(self, task: Callable[[], None]) -> None:
         """Nobody waits for the slot: done at once."""
         task()
+
+    def take_room(self) -> Room:
+        """A room in a folder that goes afterwards. Raises: OSError."""
+        return make_room(self.options.work_dir)
 
     def step_slot(self) -> AbstractContextManager[object]:
         """No limit."""

@@ -239,7 +239,7 @@ def test_a_stage_that_cannot_be_kept_on_disk_is_told(
 ) -> None:
     agent = make_agent()
 
-    def full(lease: str) -> None:
+    def full(lease: str, nonce: str) -> None:
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(agent.state, "open_lease", full)

@@ -11,7 +11,7 @@ import pytest
 from agents.clone import CloneProcess, ssh_command
 from agents.drivers.base import Outcome, Room
 from agents.options import Options
-from agents.runner import make_room
+from agents.rooms import make_room
 from pipeline.spec import CloneSpec, Netrc
 from tests.agents.test_clone import Collected, Repo, files
 from tests.remotes import LOGIN, PASSWORD, HttpHost, SshHost, http_host, ssh_host

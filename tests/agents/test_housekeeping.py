@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import os
+import shutil
 import subprocess
 import threading
 import time
 from pathlib import Path
 
+import pytest
 import structlog
 
 from agents.drivers.exec import sweep
@@ -15,7 +17,7 @@ from agents.drivers.leftovers import MARK
 from agents.housekeeping import ROOM_S, Housekeeper, tidy
 from agents.mirrors import locked, path_of
 from agents.options import Options
-from agents.rooms import leftovers, make_room, release
+from agents.rooms import Rooms, leftovers, make_room, release
 
 LATER = 1e12
 
@@ -25,6 +27,39 @@ def test_a_room_in_use_is_no_leftover(tmp_path: Path) -> None:
     assert list(leftovers(tmp_path, LATER)) == []
     release(room)
     assert list(leftovers(tmp_path, LATER)) == [room.root]
+
+
+def test_the_next_room_is_made_ahead(tmp_path: Path) -> None:
+    rooms = Rooms(tmp_path / "work")
+    rooms.make_ahead()
+    rooms.make_ahead()
+    (made,) = (tmp_path / "work").iterdir()
+    assert list(leftovers(tmp_path / "work", LATER)) == []
+    taken = rooms.take()
+    assert taken.root == made
+    assert not rooms.has_spare
+    release(taken)
+    rooms.make_ahead()
+    rooms.close()
+    rooms.close()
+    assert list((tmp_path / "work").iterdir()) == [made]
+
+
+def test_a_room_that_was_cleared_away_is_made_anew(tmp_path: Path) -> None:
+    rooms = Rooms(tmp_path / "work")
+    rooms.make_ahead()
+    shutil.rmtree(tmp_path / "work")
+    taken = rooms.take()
+    assert all(folder.is_dir() for folder in taken.folders)
+    release(taken)
+
+
+def test_a_room_that_cannot_be_made_ahead_is_no_harm(tmp_path: Path) -> None:
+    (tmp_path / "work").touch()
+    rooms = Rooms(tmp_path / "work")
+    rooms.make_ahead()
+    with pytest.raises(OSError, match="work"):
+        rooms.take()
 
 
 def test_a_young_room_is_left_alone(tmp_path: Path) -> None:

@@ -40,14 +40,14 @@ def test_a_nonce_is_on_disk_before_it_is_asked_with(state: State) -> None:
 
 
 def test_a_lease_keeps_its_last_report(state: State) -> None:
-    lease = state.open_lease("abc")
+    lease = state.open_lease("abc", "n")
     assert lease.last_report() is None
+    assert [found.nonce for found in state.leases()] == [""]
     report = Report("running", begun=True, steps=(StepReport(1, "running", started_ms=5),))
-    lease.save_facts({"nonce": "n"})
     lease.save_report(report)
     (found,) = state.leases()
     assert found.key == "abc"
-    assert found.facts() == {"nonce": "n"}
+    assert found.nonce == "n"
     saved = found.last_report()
     assert saved is not None
     assert saved[0] == report
@@ -59,11 +59,11 @@ def test_a_lease_keeps_its_last_report(state: State) -> None:
 @pytest.mark.parametrize("key", ["", ".", "..", "a/b", "a b", "x" * 101])
 def test_a_lease_id_that_is_no_file_name_is_refused(state: State, key: str) -> None:
     with pytest.raises(ValueError, match="unsafe"):
-        state.open_lease(key)
+        state.open_lease(key, "n")
 
 
 def test_files_are_for_the_agents_eyes_only(state: State) -> None:
-    state.open_lease("abc").save_facts({})
+    state.open_lease("abc", "n").save_report(Report("running"))
     for path in state.folder.rglob("*"):
         assert path.stat().st_mode & 0o077 == 0, path
 
