@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+import uuid
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,8 @@ os.environ["PATH"] = os.pathsep.join(
     for folder in os.environ["PATH"].split(os.pathsep)
     if not (Path(folder) / "artifact").exists()
 )
+# Nor a dozen samples of hooks into every repository of a test.
+os.environ["GIT_TEMPLATE_DIR"] = ""
 os.environ["CISERVER_DATA_DIR"] = str(_HOME / "data")
 os.environ["CISERVER_PUBLIC_URL"] = "http://ci.example.com"
 os.environ["CISERVER_REDIS_URL"] = f"redis+socket://{_HOME}/no-redis-in-unit-tests.sock"
@@ -98,9 +101,12 @@ def django_db_modify_db_settings(django_db_modify_db_settings_parallel_suffix: N
 
 
 @pytest.fixture(autouse=True)
-def data_dir(tmp_path: Path, settings: Any) -> Path:
-    """A fresh data dir per test, so that mirrors, logs and keys of tests do not meet."""
-    folder = tmp_path / "data"
+def data_dir(settings: Any) -> Path:
+    """A fresh data dir per test, so that mirrors, logs and keys of tests do not meet.
+
+    It is made by who writes to it; most tests do not, and thousands of folders take their time.
+    """
+    folder = _HOME / uuid.uuid4().hex
     settings.DATA_DIR = folder
     return folder
 
