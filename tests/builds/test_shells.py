@@ -190,6 +190,7 @@ def test_pages_of_others_do_not(kept: Kept, token: str) -> None:
         tried = Socket(application, f"/ws/shell/{kept.step}", headers)
         await tried.line.send_input({"type": "websocket.connect"})
         assert (await tried.line.receive_output(timeout=DEADLINE_S))["type"] == "websocket.close"
+        await tried.line.send_input({"type": "websocket.disconnect", "code": 1006})
         await tried.line.wait(timeout=DEADLINE_S)
 
     run(scenario)
