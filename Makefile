@@ -8,6 +8,8 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -euo pipefail -c
 .DEFAULT_GOAL := help
+# Without it each test process rewrites and compiles every test again, and so does each program it starts.
+unexport PYTHONDONTWRITEBYTECODE
 .PHONY: help run setup setup-dev services test check lint types contracts scripts unit service faults absences bench constraints clean
 
 # the newest that really runs: a version manager's shim may only say that it does not
@@ -85,8 +87,9 @@ contracts:
 scripts: build/npm.done
 	@if [ -f tsconfig.json ]; then PATH="$$PWD/$(BIN):$$PATH" node_modules/.bin/tsc -p tsconfig.json --noEmit; fi
 
+# who is done takes over tests of the others; only tests with services have to stay together
 unit:
-	$(BIN)/pytest -m 'not service' -n $(WORKERS) --dist loadgroup
+	$(BIN)/pytest -m 'not service' -n $(WORKERS) --dist worksteal
 
 service:
 	$(BIN)/pytest -m service -n $(WORKERS) --dist loadgroup
