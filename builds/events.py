@@ -12,7 +12,9 @@ import atexit
 import os
 import queue
 import threading
+import time
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any, Final, cast
 
@@ -30,6 +32,8 @@ log = structlog.get_logger(__name__)
 
 #: How long the end of a process waits for its last doorbells.
 _LAST_S: Final = 2.0
+#: Who is answered first: a call that has just changed a status, then those who watch it.
+_GIVE_WAY_S: Final = 0.003
 
 
 def stage_changed(
@@ -50,7 +54,7 @@ def stage_changed(
 
 def log_grew(step_id: int) -> None:
     """A step's log has more lines, or its end."""
-    send((f"log-{step_id}",), {"type": "log.grew", "step": step_id})
+    send((f"log-{step_id}",), {"type": "log.grew", "step": step_id}, at_once=True)
 
 
 def orders(agent_id: int) -> None:
@@ -58,14 +62,15 @@ def orders(agent_id: int) -> None:
     transaction.on_commit(lambda: send((f"agent-{agent_id}",), {"type": "agent.orders"}))
 
 
-def send(groups: Sequence[str], message: dict[str, Any]) -> None:
-    """Ring each group once, soon: whoever rings need not wait for the layer."""
+def send(groups: Sequence[str], message: dict[str, Any], *, at_once: bool = False) -> None:
+    """Ring each group once, soon or at once: whoever rings need not wait for the layer."""
     layer = get_channel_layer()
     if isinstance(layer, RedisPubSubChannelLayer):
         config = cast("dict[str, Any]", settings.CHANNEL_LAYERS["default"]["CONFIG"])
         prefix, data = config.get("prefix", "asgi"), layer.serialize(message)
         ringer = _ringer(_address(config["hosts"][0]), os.getpid())
-        ringer.ring([(f"{prefix}__group__{group}", data) for group in groups])
+        doorbells = [(f"{prefix}__group__{group}", data) for group in groups]
+        ringer.ring(_Ring(doorbells, at_once))
     elif layer is not None:
         try:
             for group in groups:
@@ -84,6 +89,14 @@ def _ringer(address: str, _process: int) -> _Ringer:
     return _Ringer(address)
 
 
+@dataclass(frozen=True, slots=True)
+class _Ring:
+    """Messages to publish, each on a channel of Redis."""
+
+    messages: Sequence[tuple[str, bytes]]
+    at_once: bool = False
+
+
 class _Ringer:
     """Does what the layer's own `group_send` does, in a thread without an event loop of its own.
 
@@ -93,14 +106,14 @@ class _Ringer:
 
     def __init__(self, address: str) -> None:
         self._client = redis.Redis.from_url(address, socket_timeout=5, socket_connect_timeout=2)
-        self._waiting: queue.SimpleQueue[list[tuple[str, bytes]] | None] = queue.SimpleQueue()
+        self._waiting: queue.SimpleQueue[_Ring | None] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._run, name="doorbells", daemon=True)
         self._thread.start()
         atexit.register(self._close)
 
-    def ring(self, messages: list[tuple[str, bytes]]) -> None:
-        """Publish each message on its Redis channel."""
-        self._waiting.put(messages)
+    def ring(self, ring: _Ring) -> None:
+        """Publish the messages."""
+        self._waiting.put(ring)
 
     def _close(self) -> None:
         """A process that ends has rung what it was to ring, if there is a Redis."""
@@ -111,10 +124,12 @@ class _Ringer:
         going = True
         while going:
             gathered = [self._waiting.get()]
+            if gathered[0] is not None and not gathered[0].at_once:
+                time.sleep(_GIVE_WAY_S)
             while not self._waiting.empty():
                 gathered.append(self._waiting.get())
             going = None not in gathered
-            self._publish([one for messages in gathered if messages for one in messages])
+            self._publish([one for ring in gathered if ring for one in ring.messages])
 
     def _publish(self, messages: list[tuple[str, bytes]]) -> None:
         try:

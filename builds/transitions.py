@@ -21,7 +21,7 @@ from django.utils import timezone
 
 from builds import dispatch, events, logs, outbox
 from builds.models import Agent, Build, Config, Lease, Repo, Stage, Step
-from builds.rows import Computed, First, Rows, update
+from builds.rows import Computed, First, Rows, insert, update
 from pipeline import states
 from pipeline.errors import PlatformError, UserError
 from pipeline.wire import Report, StepReport
@@ -85,7 +85,7 @@ def create_build(
             stage.build, stage.repo_id = build, build.repo_id
             stage.created = stage.updated = now
             stage.status = _first_status(stage, blocked)
-        Stage.objects.bulk_create(stages)
+        insert(stages)
         outbox.tell(build, states.BLOCKED if blocked else states.PENDING, "created")
         dispatch.ring_all(s.queue for s in stages if s.status == states.PENDING)
         events.stage_changed(build.repo_id, build.pk, build.number, 0, states.PENDING)
@@ -110,10 +110,10 @@ def _insert_build(build: Build, status: str, config: Config | None) -> datetime:
     build.number = _next_number(build.repo_id)
     build.created = build.updated = now
     build.status = status
-    build.save(force_insert=True)
+    insert([build])
     if config is not None:
         config.build_id = build.pk
-        Config.objects.bulk_create([config])
+        insert([config])
     return now
 
 
@@ -165,9 +165,8 @@ def start_stage(
             updated=now,
         )
         lease = Lease(id=lease_id, stage=stage, attempt=stage.attempt + 1, agent=agent, nonce=nonce)
-        lease.created = lease.seen = Now()
-        Lease.objects.bulk_create([lease])
-        Step.objects.bulk_create(steps)
+        insert([lease], created=Computed.NOW, seen=Computed.NOW)
+        insert(steps)
         if build.status == states.PENDING and _move_row(
             Build, build.pk, states.BUILD_MOVES, states.RUNNING, started=now
         ):

@@ -29,6 +29,7 @@ from builds.api.schema import Schema
 from builds.logs import StoreFault
 from builds.models import Repo, User
 from builds.permissions import Level
+from builds.rows import Rows
 from builds.transitions import StaleTransition
 from pipeline.errors import UserError
 
@@ -52,6 +53,7 @@ _PREFLIGHT: Final = {
     "Access-Control-Max-Age": "300",
 }
 _STATUS_BY_CODE: Final[Mapping[str, int]] = {"repo:name-taken": 409}
+_BY_SLUG: Final = Rows({"r": Repo}, f"FROM {Repo._meta.db_table} r WHERE r.slug = %s")
 _log = structlog.get_logger(__name__)
 
 
@@ -200,7 +202,8 @@ class View(APIView):
         Source: reference server, section 0: missing or out of reach is 404, for guests 401.
         """
         caller = self.caller()
-        repo = Repo.objects.filter(slug=f"{owner}/{name}").first()
+        found = _BY_SLUG.first(f"{owner}/{name}")
+        repo: Repo | None = found[0] if found else None
         if repo is not None and permissions.can(caller, repo, level):
             return repo
         raise Missing if caller.is_authenticated else Unauthorized

@@ -2,13 +2,14 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from datetime import timedelta
+from typing import Any
 
 import pytest
 from django.db import models
 from django.utils import timezone
 
-from builds.models import Build, Repo
-from builds.rows import Computed, First, update
+from builds.models import Agent, Build, Config, Lease, Repo, ServerState, Stage
+from builds.rows import Computed, First, insert, update
 
 pytestmark = pytest.mark.django_db
 
@@ -64,3 +65,59 @@ def test_none_is_a_value(build: Build) -> None:
     update(Build, {"id": build.pk}, {"started": timezone.now()})
     update(Build, {"id": build.pk}, {"started": None})
     assert fresh(build).started is None
+
+
+def test_rows_are_inserted_as_django_would(make_repo: Callable[..., Repo]) -> None:
+    when, repo = timezone.now() - timedelta(days=3), make_repo()
+    rows = [
+        Build(
+            repo=repo,
+            number=number,
+            status="pending",
+            params={"ü": "%s"},
+            created=when,
+            updated=when,
+        )
+        for number in range(1, 4)
+    ]
+
+    insert(rows)
+
+    assert list(Build.objects.order_by("number")) == rows
+    last = fresh(rows[-1])
+    assert (last.number, last.params, last.created, last.started) == (3, {"ü": "%s"}, when, None)
+    rows[0].error = "changed"
+    rows[0].save()
+    assert fresh(rows[0]).error == "changed"
+
+
+def test_a_key_of_ones_own_is_kept(build: Build) -> None:
+    insert([Config(build=build, path=".drone.yml", data="x")])
+    assert build.config.data == "x"
+
+
+def test_many_rows_go_in_several_statements(django_assert_num_queries: Callable[..., Any]) -> None:
+    rows = [ServerState(key=str(number), value={"n": number}) for number in range(450)]
+    with django_assert_num_queries(3):
+        insert(rows)
+    insert([])
+    assert ServerState.objects.get(key="449").value == {"n": 449}
+
+
+def test_the_database_gives_the_time(build: Build, make_agent: Callable[..., Agent]) -> None:
+    stage = Stage.objects.create(
+        build=build,
+        repo=build.repo,
+        number=1,
+        name="a",
+        status="running",
+        created=build.created,
+        updated=build.created,
+    )
+    lease = Lease(id="l", stage=stage, attempt=1, agent=make_agent(), nonce="n")
+
+    insert([lease], created=Computed.NOW, seen=Computed.NOW)
+
+    assert Lease.objects.filter(created__lte=models.functions.Now(), seen__isnull=False).exists()
+    with pytest.raises(ValueError, match="time"):
+        insert([Lease(id="m", stage=stage, attempt=2)], attempt=Computed.ONE_MORE)
