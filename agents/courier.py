@@ -20,6 +20,7 @@ import structlog
 from agents.link import Link, LinkError, Stopped
 from agents.logs.batches import Batch, Packer
 from agents.logs.spool import Spool
+from agents.undelivered import Undelivered
 from pipeline.wire import Appended, LogPart, Pace, Report, Taken
 
 log = structlog.get_logger("agents.courier")
@@ -89,6 +90,7 @@ class Courier:
         report_s: float,
         on_cancel: Callable[[str], None],
         on_release: Callable[[Collection[int]], None] = lambda steps: None,
+        results: Undelivered | None = None,
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._path = f"leases/{quote(lease, safe='')}"
@@ -96,8 +98,7 @@ class Courier:
         self._on_release = on_release
         self._report_s, self._clock = report_s, clock
         self._shipments: dict[int, Shipment] = {}
-        #: Packed test reports of steps, until the server has them.
-        self._results: dict[int, bytes] = {}
+        self._results = Undelivered() if results is None else results
         self._packer: Packer | None = None
         #: Held during every call: the connection and the packer serve one thread at a time.
         self._calling = threading.Lock()
@@ -131,8 +132,8 @@ class Courier:
 
     def add_results(self, number: int, body: bytes) -> None:
         """Deliver a step's packed test reports, at the latest before the last report."""
+        self._results.add(number, body)
         with self._news:
-            self._results[number] = body
             self._news.notify()
 
     def changed(self) -> None:
@@ -229,7 +230,8 @@ class Courier:
 
     def _next_turn(self) -> float:
         now = self._clock()
-        times = [now if self._results else self._report_due(), now + self._report_s]
+        waits = self._results and not self._gone
+        times = [now if waits else self._report_due(), now + self._report_s]
         for shipment in self._shipments.values():
             due = None if self._gone else shipment.due()
             silent = shipment.spool.silent_since
@@ -311,17 +313,14 @@ class Courier:
 
     def _ship_results(self) -> None:
         """Send the test reports that wait."""
-        while True:
-            with self._news:
-                number = next(iter(self._results), None)
-                body = b"" if number is None else self._results.pop(number)
-            if number is None or self._gone:
-                return
+        while not self._gone and (first := self._results.first()) is not None:
+            number, body = first
             with self._calling:
                 try:
                     self._link.post_bytes(f"{self._path}/steps/{number}/reports", body, Taken)
                 except LinkError as fault:
                     log.error("results.refused", lease=self._path, reason=str(fault))
+            self._results.done(number)
 
     def _batch_refused(self, fault: LinkError, shipment: Shipment, batch: Batch) -> None:
         log.error("batch.refused", lease=self._path, status=fault.status, reason=str(fault))

@@ -13,6 +13,7 @@ from agents.link import Link
 from agents.logs.masks import Masker
 from agents.logs.spool import Spool
 from agents.state import Lease
+from agents.undelivered import Undelivered
 from pipeline import states
 from pipeline.wire import LogPart, Report, StepReport
 
@@ -22,7 +23,7 @@ MESSAGE: Final = "the agent was restarted while this ran"
 
 
 def deliver(lease: Lease, link: Link) -> None:
-    """Ship all that is spooled of a lease, report its stage as `error`, forget it.
+    """Ship all lines and test reports left of a lease, report its stage as `error`, forget it.
 
     Raises: agents.link.Stopped; what is left to do then is done by the next life.
     """
@@ -39,7 +40,14 @@ def deliver(lease: Lease, link: Link) -> None:
         return replace(final, logs=parts)
 
     log.warning("stage.orphaned", lease=lease.key, steps=len(spools))
-    courier = Courier(lease.key, link, snapshot, report_s=_NEVER_S, on_cancel=lambda reason: None)
+    courier = Courier(
+        lease.key,
+        link,
+        snapshot,
+        report_s=_NEVER_S,
+        on_cancel=lambda reason: None,
+        results=Undelivered.left_in(lease.folder),
+    )
     for number, spool in spools.items():
         courier.add(number, spool)
     courier.ship_all()

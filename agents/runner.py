@@ -45,6 +45,7 @@ from agents.options import Options
 from agents.reports import snapshot
 from agents.rooms import release
 from agents.state import Lease
+from agents.undelivered import Undelivered
 from pipeline.spec import CLONE, StageSpec
 from pipeline.wire import Claimed, LogPart, Report
 
@@ -161,6 +162,7 @@ class StageRun:
             report_s=self._report_s,
             on_cancel=self.cancel,
             on_release=self._keeper.release,
+            results=Undelivered(self.lease.folder),
             clock=self._clock,
         )
         try:

@@ -3,7 +3,7 @@
 ```
 <state_dir>/identity.json         who it is at its server
 <state_dir>/claims/<nonce>        an empty file per question asked whose answer is not dealt with
-<state_dir>/leases/<lease>/       per open lease: report.json, spool files
+<state_dir>/leases/<lease>/       per open lease: report.json, spool files, test reports
 ```
 
 Files are replaced whole. Nothing is flushed to the platters per claim: what must survive is the

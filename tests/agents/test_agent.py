@@ -20,6 +20,7 @@ from agents.drivers.scripted import ScriptedDriver
 from agents.link import Stopped
 from agents.options import Options
 from agents.state import StateError
+from builds.reports import unpack
 from pipeline import states
 from pipeline.spec import CLONE, SERVICE, CloneSpec, Retry, StageSpec
 from pipeline.wire import Orders
@@ -732,6 +733,21 @@ def test_a_later_life_reports_an_orphan_with_all_its_lines(
     assert numbers == [b"line %d" % number for number in range(len(numbers))]
     seen = leftovers.look(int(pid.read_text()))
     assert seen is None or seen.state == "Z"
+    wait_for("the end of it", lambda: not list((options.state_dir / "leases").iterdir()))
+
+
+def test_a_later_life_delivers_test_reports(
+    make_agent: Make, double: Double, options: Options
+) -> None:
+    double.fault("results", "drop", 1000)
+    made = step("a", "echo '<testsuite/>' > r.xml", reports=("*.xml",))
+    double.add(stage(made, step("b", "sleep 600", depends_on=("a",))))
+    kill_during(double, options, lambda: len(double._faults["results"]) < 1000)
+    double._faults["results"].clear()
+    agent = make_agent()
+    agent.start()
+    (lease,) = double.wait_done()
+    assert list(unpack(lease.results[1])) == [("r.xml", b"<testsuite/>\n")]
     wait_for("the end of it", lambda: not list((options.state_dir / "leases").iterdir()))
 
 
