@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import functools
 import uuid
 from collections.abc import Iterator
+from typing import Any
 
 import boto3
 import pytest
+from botocore.loaders import JSONFileLoader
 from moto.server import ThreadedMotoServer
 
 from agents.cache.settings import Settings
@@ -21,12 +24,19 @@ def s3_url() -> Iterator[str]:
     server.stop()
 
 
-@pytest.fixture
-def s3(s3_url: str) -> Settings:
-    """Settings of a bucket that is new."""
-    found = Settings(
-        "s3", bucket=f"b-{uuid.uuid4().hex}", url=s3_url, key="id", secret="word", project="p"
-    )
+@pytest.fixture(scope="session", autouse=True)
+def models() -> Iterator[None]:
+    """Read the description of S3, a megabyte, once instead of for each client."""
+    load = JSONFileLoader.load_file
+    loaded = functools.cache(lambda path: load(JSONFileLoader(), path))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(JSONFileLoader, "load_file", lambda _loader, path: loaded(path))
+        yield
+
+
+@pytest.fixture(scope="session")
+def owner(s3_url: str, models: None) -> Iterator[Any]:
+    """Who makes buckets."""
     client = boto3.client(
         "s3",
         endpoint_url=s3_url,
@@ -34,6 +44,13 @@ def s3(s3_url: str) -> Settings:
         aws_access_key_id="id",
         aws_secret_access_key="word",
     )
-    client.create_bucket(Bucket=found.bucket)
+    yield client
     client.close()
-    return found
+
+
+@pytest.fixture
+def s3(s3_url: str, owner: Any) -> Settings:
+    """Settings of a bucket that is new."""
+    bucket = f"b-{uuid.uuid4().hex}"
+    owner.create_bucket(Bucket=bucket)
+    return Settings("s3", bucket=bucket, url=s3_url, key="id", secret="word", project="p")
