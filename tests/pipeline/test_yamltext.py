@@ -173,6 +173,7 @@ MERGES = "".join(f"a{i}: &a{i} {{<<: [{', '.join([f'*a{i - 1}'] * 10)}]}}\n" for
         ("a: " + "[" * 1_000_000, "yaml:syntax"),
         ("- " * 500_000 + "a", "yaml:too-deep"),
     ],
+    ids=["aliases", "merges", "items", "keys", "maps in maps", "lists in lists", "dashes"],
 )
 def test_it_refuses_what_would_grow_without_bounds(text: str, code: str) -> None:
     with pytest.raises(YamlError) as caught:
