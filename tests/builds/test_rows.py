@@ -5,11 +5,12 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.apps import apps
 from django.db import models
 from django.utils import timezone
 
 from builds.models import Agent, Build, Config, Lease, Repo, ServerState, Stage
-from builds.rows import Computed, First, insert, update
+from builds.rows import Computed, First, Rows, insert, update
 
 pytestmark = pytest.mark.django_db
 
@@ -35,6 +36,33 @@ def test_values_are_stored_as_djangos_are(build: Build) -> None:
     found = fresh(build)
     assert (found.started, found.params, found.debug, found.error) == tuple(changes.values())
     assert Build.objects.filter(started=when, debug=True).exists()
+
+
+def test_a_row_is_read_as_django_does(build: Build) -> None:
+    rows = Rows(
+        {"b": Build, "c": Config},
+        """FROM builds_build b
+        LEFT JOIN builds_config c ON c.build_id = b.id WHERE b.id = %s""",
+    )
+
+    ((read, config),) = rows.all(build.pk)
+
+    assert config is None
+    assert read == build
+    for field in Build._meta.concrete_fields:
+        assert getattr(read, field.attname) == getattr(fresh(build), field.attname)
+    assert read.repo == build.repo
+    read.error = "changed"
+    read.save()
+    assert fresh(build).error == "changed"
+
+
+def test_no_model_expects_more_of_its_constructor() -> None:
+    """Rows are made without it."""
+    for model in apps.get_app_config("builds").get_models():
+        assert model.__init__ is models.Model.__init__, model
+        assert model.from_db.__func__ is models.Model.from_db.__func__  # type: ignore[attr-defined]
+        assert not models.signals.post_init.has_listeners(model)
 
 
 def test_a_row_that_is_otherwise_is_left_alone(build: Build) -> None:
