@@ -18,12 +18,13 @@ from ciserver.lanes import BareHandler, ByPrefix, LaneHandler, OnLanes, executor
 from ciserver.origins import SameOrigin
 from pipeline.wire import PREFIX
 
+lanes = executor(settings.LANES)
 application = OnLanes(
     ProtocolTypeRouter(
         {
-            "http": hold(ByPrefix(PREFIX, BareHandler(), LaneHandler())),
+            "http": hold(ByPrefix(PREFIX, BareHandler(lanes), LaneHandler(lanes))),
             "websocket": SameOrigin(URLRouter(websocket_urlpatterns), settings.PUBLIC_URL),
         }
     ),
-    executor(settings.LANES),
+    lanes,
 )

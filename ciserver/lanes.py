@@ -48,13 +48,13 @@ class LaneHandler(ASGIHandler):
     to a thread twice, to cancel asynchronous views, of which there are none.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, lanes: Executor) -> None:
         super().__init__()
         # `_answer` looks after its own thread's connections: these would run on another lane.
         request_started.disconnect(close_old_connections)
         request_started.disconnect(reset_queries)
         request_finished.disconnect(close_old_connections)
-        self._on_lane = sync_to_async(self._answer, thread_sensitive=True)
+        self._lanes = lanes
 
     def load_middleware(self, is_async: bool = False) -> None:
         """Build the chain that `get_response` runs."""
@@ -67,7 +67,8 @@ class LaneHandler(ASGIHandler):
             body = await self.read_body(receive)
         except RequestAborted:
             return
-        response = await self._on_lane(scope, body)
+        loop = asyncio.get_running_loop()
+        response = await loop.run_in_executor(self._lanes, self._answer, scope, body)
         if response.streaming:
             await self._stream(response, receive, send)
         else:

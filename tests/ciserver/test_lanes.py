@@ -4,15 +4,24 @@ from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
+from concurrent.futures import Executor
 from typing import Any
 
 import pytest
 from asgiref.sync import async_to_sync
 from asgiref.testing import ApplicationCommunicator
+from django.db import connections
 from django.http import HttpRequest, StreamingHttpResponse
 from django.http.response import HttpResponseBase
 
-from ciserver.lanes import BareHandler, ByPrefix
+from ciserver.lanes import BareHandler, ByPrefix, executor
+
+
+@pytest.fixture
+def lanes() -> Iterator[Executor]:
+    with executor(1) as threads:
+        yield threads
+        threads.submit(connections.close_all).result()
 
 
 def scope(path: str) -> dict[str, Any]:
@@ -40,18 +49,18 @@ async def answer(application: Any, path: str) -> tuple[int, dict[bytes, bytes], 
 
 
 @pytest.mark.django_db(transaction=True)
-def test_the_agent_protocol_needs_no_middleware() -> None:
-    status, headers, body = async_to_sync(answer)(BareHandler(), "/agent/v1/nothing")
+def test_the_agent_protocol_needs_no_middleware(lanes: Executor) -> None:
+    status, headers, body = async_to_sync(answer)(BareHandler(lanes), "/agent/v1/nothing")
     assert status == 404
     assert b"the agent protocol has no /agent/v1/nothing" in body
     assert b"Content-Security-Policy" not in headers
 
 
 @pytest.mark.django_db(transaction=True)
-def test_who_hangs_up_in_the_middle_of_its_request_gets_no_answer() -> None:
+def test_who_hangs_up_in_the_middle_of_its_request_gets_no_answer(lanes: Executor) -> None:
     async def hang_up() -> bool:
         talk = ApplicationCommunicator(
-            BareHandler(), scope("/agent/v1/claims") | {"method": "POST"}
+            BareHandler(lanes), scope("/agent/v1/claims") | {"method": "POST"}
         )
         await talk.send_input({"type": "http.request", "body": b"{", "more_body": True})
         await talk.send_input({"type": "http.disconnect"})
@@ -64,8 +73,8 @@ def test_who_hangs_up_in_the_middle_of_its_request_gets_no_answer() -> None:
 class Download(BareHandler):
     """Answers every request with the same download; notes when that is closed."""
 
-    def __init__(self, parts: Iterator[bytes]) -> None:
-        super().__init__()
+    def __init__(self, lanes: Executor, parts: Iterator[bytes]) -> None:
+        super().__init__(lanes)
         self._parts, self.closed = parts, False
 
     def get_response(self, request: HttpRequest) -> HttpResponseBase:
@@ -78,7 +87,7 @@ class Download(BareHandler):
         self.closed = True
 
 
-def test_who_hangs_up_in_the_middle_of_a_download_ends_it() -> None:
+def test_who_hangs_up_in_the_middle_of_a_download_ends_it(lanes: Executor) -> None:
     """And its parts are made one by one: this one has no end."""
 
     async def hang_up() -> None:
@@ -89,12 +98,12 @@ def test_who_hangs_up_in_the_middle_of_a_download_ends_it() -> None:
         await talk.send_input({"type": "http.disconnect"})
         await talk.wait(timeout=30)
 
-    handler = Download(itertools.repeat(b"part"))
+    handler = Download(lanes, itertools.repeat(b"part"))
     async_to_sync(hang_up)()
     assert handler.closed
 
 
-def test_a_download_is_sent_whole() -> None:
+def test_a_download_is_sent_whole(lanes: Executor) -> None:
     async def download() -> list[bytes]:
         talk = ApplicationCommunicator(handler, scope("/"))
         await talk.send_input({"type": "http.request", "body": b"", "more_body": False})
@@ -103,7 +112,7 @@ def test_a_download_is_sent_whole() -> None:
         await talk.wait(timeout=30)
         return [part.get("body", b"") for part in parts]
 
-    handler = Download(iter([b"one", b"two"]))
+    handler = Download(lanes, iter([b"one", b"two"]))
     assert async_to_sync(download)() == [b"one", b"two", b""]
     assert handler.closed
 
