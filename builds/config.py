@@ -84,7 +84,7 @@ def modern(fetched: Fetched, repo: Repo, facts: RepoFacts, build: BuildFacts) ->
     Raises: PipelineError.
     """
     if fetched.workflows:
-        return combine(fetched.workflows)
+        return combine(fetched.workflows).text
     reader, where = forge(repo.scm), source(repo)
 
     def imported(path: str) -> str | None:

@@ -109,6 +109,6 @@ def _placed(problem: Problem, origins: Origins | None) -> Problem:
     """A finding about a converted text at its place in the given one, if that is known."""
     if not problem.line:
         return problem
-    line, column = origins.of(problem.line) or (1, 1) if origins else (0, 0)
+    file, (line, column) = origins.of(problem.line) if origins else ("", (0, 0))
     message = f"{problem.message} (line {problem.line} of the converted file)"
-    return replace(problem, message=message, line=line, column=column)
+    return replace(problem, message=message, line=line, column=column, file=file or problem.file)

@@ -35,6 +35,6 @@ def convert(
 
 def _modern(file: str) -> str:
     if Path(file).is_dir():
-        return combine(workflows(file))
+        return combine(workflows(file)).text
     ((path, data),) = read([file])
     return modernise(decode(data, path), path)

@@ -68,10 +68,10 @@ def workflows(folder: str) -> dict[str, str]:
 
 def _folder(path: str) -> Judged:
     try:
-        found = judge(combine(workflows(path)), path)
+        written = combine(workflows(path))
     except PipelineError as fault:
         return Judged(PARSE_ERROR, fault.problems)
-    return dataclasses.replace(found, converted=True)
+    return dataclasses.replace(judge(written.text, path), converted=True, source=written)
 
 
 def _program(path: str, data: bytes, repo: RepoFacts, build: BuildFacts) -> Judged:

@@ -28,32 +28,54 @@ _DUMPER: Final[Any] = getattr(yaml, "CSafeDumper", yaml.SafeDumper)
 
 @dataclass(frozen=True, slots=True)
 class Written:
-    """The text of a file and what it was written from."""
+    """The text of a file and what it was written from: of one file, or each document of its own.
+
+    `files` then names the file of each document.
+    """
 
     text: str
     documents: Sequence[Mapping[str, Any]] = ()
+    files: Sequence[str] = ()
 
     def origins(self) -> Origins:
-        """Where in the old file the lines of this one come from."""
-        places: dict[int, Position] = {}
-        for part, document in zip(parts_of(self.text), self.documents, strict=True):
+        """Where in the old files the lines of this one come from."""
+        found: list[Origin] = []
+        for index, part in enumerate(parts_of(self.text)):
+            places: dict[int, Position] = {}
             root = compose(part)
             if root is not None:
-                _locate(document, root, places)
-        return Origins(sorted(places.items()))
+                _locate(self.documents[index], root, places)
+            file = self.files[index] if self.files else ""
+            found.append(Origin(root.line if root else 1, file, sorted(places.items())))
+        return Origins(found)
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """A document: its first line, the file it comes from, lines with their places there."""
+
+    line: int
+    file: str
+    places: Sequence[tuple[int, Position]]
+
+    def of(self, line: int) -> Position:
+        """The place of what stands in a line, or of what stands nearest below, or above."""
+        after = bisect.bisect_left(self.places, (line, (0, 0)))
+        near = self.places[after : after + 1] or self.places[-1:]
+        return near[0][1] if near else (1, 1)
 
 
 @dataclass(frozen=True, slots=True)
 class Origins:
-    """Lines with their places in another file, in order."""
+    """Documents in order."""
 
-    places: Sequence[tuple[int, Position]]
+    documents: Sequence[Origin]
 
-    def of(self, line: int) -> Position | None:
-        """The place of what stands in a line, or of what stands nearest below, or above."""
-        after = bisect.bisect_left(self.places, (line, (0, 0)))
-        near = self.places[after : after + 1] or self.places[-1:]
-        return near[0][1] if near else None
+    def of(self, line: int) -> tuple[str, Position]:
+        """File and place of what a line comes from; "": the file that was converted."""
+        after = bisect.bisect_right([one.line for one in self.documents], line)
+        near = self.documents[max(0, after - 1) :][:1]
+        return (near[0].file, near[0].of(line)) if near else ("", (1, 1))
 
 
 def _locate(value: Any, node: Node, places: dict[int, Position]) -> None:

@@ -100,7 +100,7 @@ def convert(source: str, file: str) -> Written:
     return Written(to_yaml(output, _comments(draft)), output)
 
 
-def combine(sources: Mapping[str, str]) -> str:
+def combine(sources: Mapping[str, str]) -> Written:
     """The modern text of a folder of workflows, by path.
 
     A workflow runs after those it depends on; a dependency that does not exist is an error unless
@@ -112,14 +112,17 @@ def combine(sources: Mapping[str, str]) -> str:
     workflows = [_read(drafts[file], sources[file], file) for file in sorted(sources)]
     names = {workflow.name for workflow in workflows}
     output: list[Data] = []
+    files: list[str] = []
     for workflow in _ordered(workflows):
         output += workflow.documents(_known(workflow, names))
+        files += [workflow.draft.file] * (len(output) - len(files))
     found = [one for draft in drafts.values() for one in draft.problems]
     collected = Draft("")
     collected.problems += found
     collected.raise_problems()
     comments = [f"{file}: {one}" for file, draft in drafts.items() for one in _comments(draft)[1:]]
-    return to_yaml(output, ["Converted from Woodpecker's workflows.", *comments])
+    head = ["Converted from Woodpecker's workflows.", *comments]
+    return Written(to_yaml(output, head), output, files)
 
 
 def _comments(draft: Draft) -> list[str]:

@@ -299,6 +299,10 @@ def test_a_folder_of_workflows_is_one_file(here: Path) -> None:
     (folder / "c.yml").write_text("steps: {x: {}}\n")
     [problem] = json.loads(ci("lint", ".woodpecker", "--json").stdout)
     assert problem["file"] == ".woodpecker/c.yml"
+    (folder / "c.yml").write_text("steps:\n  x:\n    image: i\n    detach: perhaps\n")
+    [problem] = json.loads(ci("lint", ".woodpecker", "--json").stdout)
+    place = (problem["file"], problem["line"], problem["column"])
+    assert place == (".woodpecker/c.yml", 4, 13)
 
 
 def test_an_empty_folder_is_refused(here: Path) -> None:

@@ -264,7 +264,7 @@ WORKFLOWS = {
 
 
 def test_a_folder_is_one_file_in_the_order_it_asks_for() -> None:
-    text = combine(WORKFLOWS)
+    text = combine(WORKFLOWS).text
     file = parse(text)
     check_manifest(file)
     assert [(one.name, one.depends_on) for one in file.pipelines] == [
@@ -292,14 +292,34 @@ def test_errors_of_a_folder_are_told_with_their_files() -> None:
 
 
 def test_workflows_that_wait_for_each_other_are_left_to_the_lint() -> None:
-    text = combine(
+    written = combine(
         {
             "a.yml": "steps: {d: {image: a}}\ndepends_on: [b]",
             "b.yml": "steps: {d: {image: a}}\ndepends_on: [a]",
         }
     )
     with pytest.raises(PipelineError, match="no pipeline above"):
-        check_manifest(parse(text))
+        check_manifest(parse(written.text))
+
+
+def test_lines_of_a_folder_are_known_by_file_and_place() -> None:
+    written = combine(
+        {
+            "w/b.yml": "# first\nsteps:\n  two:\n    image: x2\ndepends_on: [a]\n",
+            "w/a.yml": "steps:\n- name: one\n  image: x1\n",
+        }
+    )
+    origins = written.origins()
+    lines = written.text.splitlines()
+
+    def place(words: str) -> tuple[str, tuple[int, int]]:
+        return origins.of(next(n for n, line in enumerate(lines, 1) if words in line))
+
+    assert place("image: x1") == ("w/a.yml", (3, 10))
+    assert place("image: x2") == ("w/b.yml", (4, 12))
+    assert place("name: a")[0] == "w/a.yml"
+    assert place("name: b")[0] == "w/b.yml"
+    assert origins.of(len(lines))[0] == "w/b.yml"
 
 
 TEXTS = st.text(max_size=20)
