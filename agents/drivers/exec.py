@@ -156,8 +156,8 @@ class ExecSession:
             raise DriverError(f"cannot start the step: {fault}") from fault
         process = ExecProcess(waiting.child, sink, self._grace_s)
         self._processes.append(process)
-        counter = self._desk.open(self._spec, waiting.box, self._place, self._room.tools)
         waiting.go()
+        counter = self._desk.open(self._spec, waiting.box, self._place, self._room.tools)
         return Served(process, self._desk, counter)
 
     def _begin(self, step: StepSpec, environ: Mapping[str, str]) -> _Waiting:
