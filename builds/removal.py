@@ -7,12 +7,15 @@ a crash at any point leaves nothing behind.
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 from django.db.models import QuerySet
 
 from builds import logs
 from builds.models import Build, Repo, Step
+
+#: Logs that are removed while somebody waits: a bucket takes its time for each.
+_AT_ONCE: Final = 50
 
 
 def remove_repos(repos: QuerySet[Repo]) -> None:
@@ -26,6 +29,6 @@ def remove_builds(builds: QuerySet[Build]) -> None:
 
 
 def _remove(rows: QuerySet[Any], steps: QuerySet[Step]) -> None:
-    first = list(steps.values_list("pk", flat=True)[: logs.PAGE])
+    first = list(steps.values_list("pk", flat=True)[:_AT_ONCE])
     rows.delete()
-    logs.delete_page(first)
+    logs.delete_all(first)

@@ -8,12 +8,11 @@ from builds.logs.batches import BatchError, Chunk
 from builds.logs.compaction import compact, compact_due
 from builds.logs.intake import append, ended, finish, give_up, next_position, position, take
 from builds.logs.reading import lines, read, search, text
-from builds.logs.removal import PAGE, delete, delete_page, sweep
+from builds.logs.removal import delete, delete_all, sweep
 from builds.logs.store import StoreFault
 from builds.logs.watch import pace_ms, viewers
 
 __all__ = [
-    "PAGE",
     "BatchError",
     "Chunk",
     "StoreFault",
@@ -21,7 +20,7 @@ __all__ = [
     "compact",
     "compact_due",
     "delete",
-    "delete_page",
+    "delete_all",
     "ended",
     "finish",
     "give_up",

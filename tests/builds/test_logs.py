@@ -166,7 +166,7 @@ def test_logs_whose_steps_are_gone_are_swept(data_dir: Path) -> None:
 
 
 def test_a_sweep_goes_on_where_the_last_one_ended(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(removal, "PAGE", 2)
+    monkeypatch.setattr(removal, "_PAGE", 2)
     for step in range(STEP, STEP + 5):
         logs.finish(step, 0)
 
@@ -192,6 +192,23 @@ def test_a_log_whose_object_cannot_be_removed_holds_up_no_other(
             logs.delete(STEP)
     assert [log.step for log in StepLog.objects.all()] == [STEP]
     assert logs.sweep() == 1
+
+
+def test_a_store_that_is_away_is_not_asked_for_every_log(monkeypatch: pytest.MonkeyPatch) -> None:
+    for step in range(STEP, STEP + 9):
+        StepLog.objects.create(step=step, key=f"file:0/{step}.zst")
+    asked = []
+
+    def away(_self: object, key: str) -> None:
+        asked.append(key)
+        raise store.StoreFault(f"{key}: away")
+
+    monkeypatch.setattr(removal, "_PAGE", 5)
+    with monkeypatch.context() as patched:
+        patched.setattr(store.Files, "delete", away)
+        assert logs.sweep() == 0
+    assert len(asked) == 3
+    assert logs.sweep() + logs.sweep() == 9
 
 
 def test_a_log_removed_while_it_is_compacted_leaves_no_object(
