@@ -126,18 +126,10 @@ class Options:
         False, "Speak HTTP to a server whose address has no scheme.", semaphore=True
     )
     skip_verify: bool = flag_row(
-        False,
-        "Do not verify the certificates of server and Redis. Dangerous.",
-        "DRONE_RPC_SKIP_VERIFY",
+        False, "Trust any certificate of server and Redis. Dangerous.", "DRONE_RPC_SKIP_VERIFY"
     )
-    ca_file: str = path_row(
-        "",
-        "Certificates to trust besides the system's, of the server and of a `rediss://` address.",
-        must_exist=True,
-    )
-    client_cert: str = path_row(
-        "", "Certificate to present to the server and to Redis.", must_exist=True
-    )
+    ca_file: str = path_row("", "Certificates to trust, too, of server and Redis.", must_exist=True)
+    client_cert: str = path_row("", "Certificate for the server and Redis.", must_exist=True)
     client_key: str = path_row("", "The key of `client-cert`.", must_exist=True)
     http_proxy: str = text_row("", "Proxy for HTTP: agent and steps.", "HTTP_PROXY", "http_proxy")
     https_proxy: str = text_row(
