@@ -128,7 +128,7 @@ class Options:
     skip_verify: bool = flag_row(
         False, "Trust any certificate of server and Redis. Dangerous.", "DRONE_RPC_SKIP_VERIFY"
     )
-    ca_file: str = path_row("", "Certificates to trust, too, of server and Redis.", must_exist=True)
+    ca_file: str = path_row("", "Certificates to trust besides the system's.", must_exist=True)
     client_cert: str = path_row("", "Certificate for the server and Redis.", must_exist=True)
     client_key: str = path_row("", "The key of `client-cert`.", must_exist=True)
     http_proxy: str = text_row("", "Proxy for HTTP: agent and steps.", "HTTP_PROXY", "http_proxy")
