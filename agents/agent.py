@@ -95,7 +95,7 @@ class Agent:
         self._full = False
         self._serving = 0
         self._janitor = Janitor()
-        self._rooms = Rooms(options.work_dir)
+        self._rooms = Rooms(options.work_dir, self._furnish)
         self._finished = False
         self._clock = clock
         self._drivers = drivers
@@ -372,6 +372,10 @@ class Agent:
     def take_room(self) -> Room:
         """A fresh room for a run. Raises: OSError."""
         return self._rooms.take()
+
+    def _furnish(self, room: Room) -> None:
+        for driver in self.drivers.values():
+            driver.furnish(room)
 
     def step_slot(self) -> AbstractContextManager[object]:
         """Held while a step runs."""

@@ -12,14 +12,14 @@ import os
 import secrets
 import shutil
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
 import structlog
 
-from agents.drivers.base import Room
+from agents.drivers.base import DriverError, Room
 
 log = structlog.get_logger("agents.rooms")
 
@@ -29,12 +29,12 @@ _LOCK: Final = "lock"
 class Rooms:
     """The rooms of one work directory. Safe for threads.
 
-    One is made ahead: where the disk is shared with a server that has just flushed a claim, new
-    folders wait for it.
+    One is made ahead, and furnished with what most stages need: where the disk is shared with a
+    server that flushes a claim or a report, new files and folders wait for it.
     """
 
-    def __init__(self, work_dir: Path) -> None:
-        self._work_dir = work_dir
+    def __init__(self, work_dir: Path, furnish: Callable[[Room], None] = lambda room: None) -> None:
+        self._work_dir, self._furnish = work_dir, furnish
         self._spare: Room | None = None
         self._lock = threading.Lock()
 
@@ -60,6 +60,12 @@ class Rooms:
             room = make_room(self._work_dir)
         except OSError as fault:
             log.warning("room.not-made", reason=str(fault))
+            return
+        try:
+            self._furnish(room)
+        except (OSError, DriverError) as fault:
+            log.warning("room.not-furnished", reason=str(fault))
+            _remove(room)
             return
         with self._lock:
             beaten, self._spare = self._spare, room

@@ -483,7 +483,7 @@ class StageRun:
             with self._lock:
                 environ = step_environ(self._walk, step.spec)
             self._session.prepare(step.spec, environ, at_once=True)
-            self._job(step)
+            self._job(step).spool.make_ready()
 
     def _prepare(self) -> None:
         if self._session is None:

@@ -182,6 +182,10 @@ class Driver(Protocol):
     def sweep(self) -> None:
         """Remove what earlier lives of this agent left: called at start, before any session."""
 
+    def furnish(self, room: Room) -> None:
+        """Put into a fresh room what sessions would put there, if it is known already. A session
+        does right without it. Raises: OSError, DriverError."""
+
     def open(self, spec: StageSpec, room: Room) -> Session:
         """Set up a stage attempt; the clone may still be running.
 

@@ -103,6 +103,9 @@ class DockerDriver:
         """Remove containers, networks and volumes that earlier lives of this agent left."""
         leftovers.sweep(self._engine, self._owner)
 
+    def furnish(self, room: Room) -> None:
+        """Containers are made per step."""
+
     def open(self, spec: StageSpec, room: Room) -> DockerSession:
         """Begin to make the stage's network and volumes. Raises: DriverError."""
         auths = (*spec.auths, *logins(self._options.docker_config))

@@ -45,6 +45,7 @@ log = structlog.get_logger("agents.exec")
 GRACE_S: Final = 5.0
 #: The file in a room's root that names its process groups.
 _RECORD: Final = "groups"
+_TOOLS: Final = "tools"
 _PIPE_BYTES: Final = 1024 * 1024
 #: A step that prints without pause is read in steps of this length, so that chunks are big.
 _GATHER_S: Final = 0.002
@@ -74,9 +75,14 @@ class ExecDriver:
         """Kill what an earlier life of the agent ran and remove its rooms."""
         sweep(self._options.work_dir)
 
+    def furnish(self, room: Room) -> None:
+        """Install the first step's tools. Raises: OSError, DriverError."""
+        (room.root / _RECORD).touch(mode=0o600)
+        _install_tools(room.root / _TOOLS / "1", self._account())
+
     def open(self, spec: StageSpec, room: Room) -> ExecSession:
         """Set up the room. Raises: DriverError."""
-        user = account(self._options.exec_user) if self._options.exec_user else None
+        user = self._account()
         netrc = spec.netrc if not self._options.netrc_clone_only else None
         if netrc is not None:
             path = room.home / ".netrc"
@@ -84,6 +90,15 @@ class ExecDriver:
             text = f"machine {netrc.machine} login {netrc.login} password {netrc.password}\n"
             path.write_text(text)
         return ExecSession(spec, room, user, self._desk, self._grace_s)
+
+    def _account(self) -> pwd.struct_passwd | None:
+        return account(self._options.exec_user) if self._options.exec_user else None
+
+
+def _install_tools(tools: Path, user: pwd.struct_passwd | None) -> None:
+    """Put programs that ask the agent, and the box they ask through, into a folder of a room."""
+    shim.install(tools / "bin", str(tools / "box"))
+    make_folder(tools / "box", user)
 
 
 def sweep(work_dir: Path, older_than: float = math.inf) -> None:
@@ -165,9 +180,9 @@ class ExecSession:
         script = self._write_script(step)
         if self._user is not None and not self._owned:
             self._give_room(self._user)
-        tools = self._room.root / "tools" / str(next(self._count))
-        shim.install(tools / "bin", str(tools / "box"))
-        make_folder(tools / "box", self._user)
+        tools = self._room.root / _TOOLS / str(next(self._count))
+        if not tools.exists():
+            _install_tools(tools, self._user)
         command = ["/bin/sh", "-e", str(script)]
         settings = self._environ(environ, str(tools / "bin"))
         child = spawn(

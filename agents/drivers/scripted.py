@@ -42,6 +42,9 @@ class ScriptedDriver:
         """Let every `hold` go on."""
         self.released.set()
 
+    def furnish(self, room: Room) -> None:
+        """Nothing to put there."""
+
     def open(self, spec: StageSpec, room: Room) -> ScriptedSession:
         """Open a session. Raises: DriverError."""
         self.check()

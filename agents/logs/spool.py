@@ -123,6 +123,13 @@ class Spool:
 
     # --- the writing side ---
 
+    def make_ready(self) -> None:
+        """Make the first files now: there is time. Never raises: the first line tries again."""
+        with self._changed:
+            if not self._segments and not self._closed:
+                with contextlib.suppress(OSError):
+                    self._segments.append(_open(self._folder / f"{self._number}.0.log"))
+
     def write(self, data: bytes) -> None:
         """Mask, cut into lines and store a chunk. Blocks while the disk is full."""
         with self._changed:

@@ -167,6 +167,10 @@ class InPlace:
         """As the driver's."""
         self.driver.sweep()
 
+    def furnish(self, room: Room) -> None:
+        """As the driver's."""
+        self.driver.furnish(room)
+
     def open(self, spec: StageSpec, room: Room) -> Session:
         """Open the driver's session on the folder. Raises: DriverError."""
         return self.driver.open(spec, Here(room, self.folder))

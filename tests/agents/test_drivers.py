@@ -158,6 +158,15 @@ def test_a_prepared_step_runs_when_it_is_started(driver: Any, open_room: Open) -
     assert "hello\n" in room.run("echo hello", A="hello")[1]
 
 
+def test_a_furnished_room_is_like_any_other(driver: Any, open_room: Open) -> None:
+    room = open_room(driver)
+    driver.furnish(room.room)
+    assert "hello\n" in room.run("echo hello")[1]
+    assert "hello\n" in room.run("echo hello")[1]
+    room.session.remove()
+    assert not room.room.root.exists()
+
+
 def test_a_prepared_step_that_is_never_started_never_runs(driver: Any, open_room: Open) -> None:
     room = open_room(driver)
     room.session.prepare(step("a step", f"touch {room.room.source}/ran"), {}, at_once=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 import structlog
 
+from agents.drivers.base import DriverError, Room
 from agents.drivers.exec import sweep
 from agents.drivers.leftovers import MARK
 from agents.housekeeping import ROOM_S, Housekeeper, tidy
@@ -43,6 +44,22 @@ def test_the_next_room_is_made_ahead(tmp_path: Path) -> None:
     rooms.close()
     rooms.close()
     assert list((tmp_path / "work").iterdir()) == [made]
+
+
+def test_what_is_made_ahead_is_furnished_or_not_there(tmp_path: Path) -> None:
+    seen: list[str] = []
+
+    def furnish(room: Room) -> None:
+        seen.append(room.key)
+        if len(seen) == 1:
+            raise DriverError("no such user")
+
+    rooms = Rooms(tmp_path / "work", furnish)
+    rooms.make_ahead()
+    assert not rooms.has_spare
+    assert list((tmp_path / "work").iterdir()) == []
+    rooms.make_ahead()
+    assert rooms.take().key == seen[1]
 
 
 def test_a_room_that_was_cleared_away_is_made_anew(tmp_path: Path) -> None:

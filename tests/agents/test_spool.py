@@ -76,6 +76,31 @@ def test_it_keeps_whole_lines_by_position(make: Make) -> None:
     spool.close()
 
 
+def test_files_made_ahead_are_used(make: Make, tmp_path: Path) -> None:
+    spool = make()
+    spool.make_ready()
+    spool.make_ready()
+    made = sorted(path.name for path in tmp_path.iterdir())
+    assert made == ["1.0.idx", "1.0.log"]
+    spool.write(b"one\n")
+    spool.close()
+    spool.make_ready()
+    assert sorted(path.name for path in tmp_path.iterdir()) == made
+    again = make()
+    assert drain(again) == [b"one"]
+    again.close()
+
+
+def test_files_that_cannot_be_made_ahead_are_no_harm(make: Make, tmp_path: Path) -> None:
+    (tmp_path / "1.0.idx").mkdir()
+    spool = make()
+    spool.make_ready()
+    (tmp_path / "1.0.idx").rmdir()
+    spool.write(b"one\n")
+    assert drain(spool) == [b"one"]
+    spool.close()
+
+
 def test_times_are_per_chunk_and_since_the_start(make: Make, clock: Clock) -> None:
     spool = make()
     spool.write(b"a\nb\n")
