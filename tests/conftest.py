@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import shutil
 import tempfile
@@ -67,6 +68,11 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(
                 pytest.mark.django_db(databases="__all__", transaction="transactional_db" in names)
             )
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """Tests and modules stay to the end: do not look for garbage among them again and again."""
+    gc.freeze()
 
 
 def pytest_configure(config: pytest.Config) -> None:
