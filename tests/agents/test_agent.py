@@ -567,7 +567,9 @@ def test_a_draining_agent_claims_nothing_and_says_so(make_agent: Make, double: D
     agent.interrupt()
     agent.serve()
     assert "claim" not in double.calls
-    double.wait(lambda: double.presences and double.presences[-1].state == "draining")
+    double.wait(lambda: double.presences)
+    double.order(Orders())  # the call that is held ends
+    double.wait(lambda: double.presences[-1].state == "draining")
     assert agent.finish() == 0
     assert double.left == ["INTERRUPTED"]
 
