@@ -1,7 +1,7 @@
 # make run [REPO=/path/to/repository]   build a repository and look at it: needs Python 3.11+, git and make
 # make test                             everything that must pass, with real services
 # make check                            its fast part, without services
-# make faults [N=20]                    kill and cut things, N times over, with short lease times
+# make faults [N=20]                    kill and cut things, N times over, with short lease times: an hour or more
 # make absences                         the long ones: a minute and ten, with the lease times of every day
 # make bench                            the figures of docs/performance.md
 
@@ -20,6 +20,7 @@ BIN := .venv/bin
 QUIET := $(shell [ -t 2 ] || echo --quiet)
 PIP := $(BIN)/python -m pip install $(QUIET) --disable-pip-version-check
 WORKERS ?= 3
+FAULT_WORKERS ?= 4
 N ?= 20
 REPO ?=
 
@@ -95,7 +96,7 @@ service:
 	$(BIN)/pytest -m service -n $(WORKERS) --dist loadgroup
 
 faults: setup-dev services
-	$(BIN)/pytest tests/faults -n 1 --dist loadgroup --repeat $(N)
+	$(BIN)/pytest tests/faults -n $(FAULT_WORKERS) --dist loadgroup --repeat $(N)
 
 # all at once: they sleep most of the time
 absences: setup-dev services
