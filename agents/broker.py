@@ -5,13 +5,13 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from typing import Any, Final
-from urllib.parse import parse_qs, urlencode, urlsplit
 
 from celery.app.amqp import AMQP
 from kombu import Connection
 
 from agents.link import next_try_s
 from agents.options import Options
+from pipeline import routing
 
 #: The transport option that says how long a wait may become, in seconds.
 LONGEST: Final = "longest_wait_s"
@@ -21,25 +21,13 @@ _LOOK_S: Final = 1.0
 
 
 def secured(url: str, options: Options) -> str:
-    """A Redis's address, or several between `;`, with the options for TLS where it speaks TLS.
-
-    kombu would trust anybody where the address itself does not say whom; what it says counts.
-    """
+    """A Redis's address, or several, with the options for TLS where it does not say itself."""
     wanted = {"ssl_cert_reqs": "none" if options.skip_verify else "required"}
     if options.ca_file:
         wanted["ssl_ca_certs"] = options.ca_file
     if options.client_cert:
         wanted |= {"ssl_certfile": options.client_cert, "ssl_keyfile": options.client_key}
-    return ";".join(_with(one, wanted) for one in url.split(";"))
-
-
-def _with(url: str, wanted: dict[str, str]) -> str:
-    parts = urlsplit(url)
-    if parts.scheme != "rediss":
-        return url
-    said = parse_qs(parts.query)
-    added = urlencode({name: text for name, text in wanted.items() if name not in said})
-    return parts._replace(query="&".join(filter(None, (parts.query, added)))).geturl()
+    return routing.secured(url, wanted)
 
 
 class PatientConnection(Connection):

@@ -13,7 +13,9 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
-from urllib.parse import quote, urlsplit, urlunsplit
+from urllib.parse import parse_qs, quote, urlsplit, urlunsplit
+
+from pipeline.routing import secured
 
 PREFIX: Final = "CISERVER_"
 #: Variables that begin with our prefix but belong to another program's table.
@@ -42,6 +44,13 @@ def _directory(value: str) -> Path:
 
 def _file(value: str) -> str:
     return str(Path(value).expanduser().absolute()) if value else ""
+
+
+def _readable(value: str) -> str:
+    path = _file(value)
+    if path and not (Path(path).is_file() and os.access(path, os.R_OK)):
+        raise ValueError("there is no such file, or it cannot be read")
+    return path
 
 
 def _flag(value: str) -> bool:
@@ -79,6 +88,14 @@ def _url(*schemes: str) -> Callable[[str], str]:
         return value.rstrip("/")
 
     return parse
+
+
+def _redis(value: str) -> str:
+    url = _url("redis", "rediss", "redis+socket")(value)
+    for said in parse_qs(urlsplit(url).query).get("ssl_cert_reqs", []):
+        if said not in ("none", "optional", "required"):  # the words that all our libraries know
+            raise ValueError("expected none, optional or required after ssl_cert_reqs=")
+    return url
 
 
 def _credentials(value: str) -> tuple[str, ...]:
@@ -154,14 +171,20 @@ SETTINGS: Final = (
         "redis_url",
         "",
         "`redis://…`, `rediss://…` or `redis+socket://…`; empty: a Redis of its own",
-        _url("redis", "rediss", "redis+socket"),
+        _redis,
         secret=True,
+    ),
+    Setting(
+        "redis_ca_file",
+        "",
+        "PEM file of authorities that sign the certificate of a `rediss://`, besides the system's",
+        _readable,
     ),
     Setting(
         "agent_redis_url",
         "",
         "the Redis URL handed to agents, of a restricted user",
-        _url("redis", "rediss", "redis+socket"),
+        _redis,
         secret=True,
     ),
     Setting(
@@ -356,7 +379,10 @@ class Env:
     public_url: str
     allowed_hosts: tuple[str, ...]
     database_url: str
+    #: As the server connects to it: with the parameters that say whom to trust.
     redis_url: str
+    redis_ca_file: str
+    #: As agents elsewhere are told it; whom to trust their own options say.
     agent_redis_url: str
     redis_bind: str
     secret_key: str
@@ -494,8 +520,11 @@ def _fill_in(values: dict[str, Any]) -> None:
     if values["own_redis"]:
         values["redis_url"] = _own_url(values["data_dir"], SERVER_USER, _key(keys, REDIS_KEYS[0]))
     local, public = _agent_urls(values, _key(keys, REDIS_KEYS[1]))
-    values["local_agent_redis_url"] = values["agent_redis_url"] or local
+    trusted = {"ssl_ca_certs": values["redis_ca_file"]} if values["redis_ca_file"] else {}
+    values["local_agent_redis_url"] = secured(values["agent_redis_url"] or local, trusted)
     values["agent_redis_url"] = values["agent_redis_url"] or public
+    # redis-py would verify by itself, kombu would not
+    values["redis_url"] = secured(values["redis_url"], {"ssl_cert_reqs": "required", **trusted})
 
 
 def _agent_urls(values: Mapping[str, Any], password: str) -> tuple[str, str]:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Iterable, Mapping
 from typing import Final
+from urllib.parse import parse_qs, urlencode, urlsplit
 
 AGENT_PREFIX: Final = "ci.q."
 SERVER_PREFIX: Final = "ci.srv."
@@ -27,6 +28,24 @@ TICKET_TRANSPORT: Final[Mapping[str, object]] = {
 def redis_py_url(url: str) -> str:
     """A kombu URL of Redis as redis-py writes it: they differ for unix sockets."""
     return "unix" + url.removeprefix("redis+socket") if url.startswith("redis+socket") else url
+
+
+def secured(url: str, wanted: Mapping[str, str]) -> str:
+    """A Redis's address, or several between `;`, with what is wanted where it speaks TLS.
+
+    `wanted` are parameters (`ssl_cert_reqs`, …) as kombu and redis-py know them; those in the
+    address count more. Without any kombu would trust anybody.
+    """
+    return ";".join(_with(one, wanted) for one in url.split(";"))
+
+
+def _with(url: str, wanted: Mapping[str, str]) -> str:
+    parts = urlsplit(url)
+    if parts.scheme != "rediss":
+        return url
+    said = parse_qs(parts.query)
+    added = urlencode({name: text for name, text in wanted.items() if name not in said})
+    return parts._replace(query="&".join(filter(None, (parts.query, added)))).geturl()
 
 
 def queue_name(type_: str, os: str, arch: str, labels: Mapping[str, str]) -> str:

@@ -139,14 +139,28 @@ def check_external(url: str) -> None:
     """
     import redis  # costs 0.1 s, which only those pay who bring their own
 
-    where = f"the Redis of CISERVER_REDIS_URL ({env.without_password(url)})"
+    shown = env.without_password(url).partition("?")[0]
+    where = f"the Redis of CISERVER_REDIS_URL ({shown})"
     try:
         with redis.Redis.from_url(
             redis_py_url(url), socket_timeout=5, socket_connect_timeout=5
         ) as client:
             text = str(client.info("server")["redis_version"])
     except redis.RedisError as error:
-        raise Unusable(f"{where} does not answer: {error}") from None
+        raise Unusable(f"{where} {_fault(error)}") from None
     version = tuple(map(int, re.findall(r"\d+", text)))
     if version < OLDEST:
         raise Unusable(too_old(where, version))
+
+
+def _fault(error: BaseException) -> str:
+    """What is wrong with a Redis: whose certificate is not trusted needs other words."""
+    import ssl  # as redis-py, which has it loaded by now
+
+    cause: BaseException | None = error
+    while cause is not None and not isinstance(cause, ssl.SSLCertVerificationError):
+        cause = cause.__cause__ or cause.__context__
+    if cause is None:
+        return f"does not answer: {error}"
+    reason = cause.verify_message.rstrip(".")
+    return f"is not trusted ({reason}): name the authority's file in CISERVER_REDIS_CA_FILE"

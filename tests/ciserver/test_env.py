@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import re
 from pathlib import Path
+from urllib.parse import urlencode
 
 import pytest
 
@@ -62,6 +63,8 @@ def test_our_name_wins_over_a_synonym() -> None:
         ("CISERVER_AGENT", "perhaps", "CISERVER_AGENT: expected true or false, got 'perhaps'"),
         ("CISERVER_PUBLIC_URL", "ci.example.com", "expected a URL that begins with http"),
         ("CISERVER_REDIS_URL", "amqp://x", "expected a URL that begins with redis:// or"),
+        ("CISERVER_REDIS_URL", "rediss://h?ssl_cert_reqs=CERT_NONE", "expected none, optional or"),
+        ("CISERVER_REDIS_CA_FILE", "/does/not/exist", "CISERVER_REDIS_CA_FILE: there is no such"),
         ("CISERVER_LOG_LEVEL", "loud", "expected one of debug, info, warning, error"),
         ("CISERVER_SECRET_KEY_FILE", "/does/not/exist", "cannot read /does/not/exist"),
     ],
@@ -125,3 +128,21 @@ def test_agents_elsewhere_get_an_address_they_can_reach(tmp_path: Path) -> None:
     assert settings.agent_redis_url.startswith("redis://agents:")
     assert settings.agent_redis_url.endswith("@ci.example.com:6400/0")
     assert settings.local_agent_redis_url.startswith("redis+socket://agents:")
+
+
+def test_the_certificate_of_redis_is_verified_unless_the_address_says_otherwise(
+    tmp_path: Path,
+) -> None:
+    (tmp_path / "ca.pem").touch()
+    known = {"CISERVER_REDIS_CA_FILE": str(tmp_path / "ca.pem")}
+    authority = urlencode({"ssl_ca_certs": str(tmp_path / "ca.pem")})
+
+    plain = env.read({"CISERVER_REDIS_URL": "rediss://h/0"})
+    own = env.read({"CISERVER_REDIS_URL": "rediss://h/0", **known})
+    said = env.read({"CISERVER_REDIS_URL": "rediss://h/0?ssl_cert_reqs=none", **known})
+
+    assert plain.redis_url == "rediss://h/0?ssl_cert_reqs=required"
+    assert own.redis_url == f"rediss://h/0?ssl_cert_reqs=required&{authority}"
+    assert own.local_agent_redis_url == f"rediss://h/0?{authority}"
+    assert own.agent_redis_url == "rediss://h/0"
+    assert said.redis_url == f"rediss://h/0?ssl_cert_reqs=none&{authority}"

@@ -10,11 +10,18 @@ import celery
 import kombu
 import pytest
 import redis as redis_py
+from asgiref.sync import async_to_sync, sync_to_async
+from channels.layers import get_channel_layer
 
+from builds import dispatch, events
 from ciserver import env
+from ciserver.celery import app
 from ciserver.embedded import keys, redis
-from pipeline.routing import TICKET_TASK, TICKET_TRANSPORT
+from pipeline.routing import TICKET_TASK, TICKET_TRANSPORT, redis_py_url
 from tests import services
+from tests.agents.test_link import certificates
+
+__all__ = ["certificates"]
 
 QUEUE = "ci.q.exec.linux.amd64"
 
@@ -145,3 +152,92 @@ def test_an_external_redis_that_is_new_enough_is_accepted(
     redis_service: services.Redis,
 ) -> None:
     redis.check_external(redis_service.url)
+
+
+@pytest.fixture
+def tls_redis(certificates: Path) -> Iterator[services.Redis]:
+    """A Redis with a certificate that its own authority has signed."""
+    with services.short_folder() as folder:
+        service = services.Redis(services.free_port(), folder, tls=certificates)
+        with service.run():
+            yield service
+
+
+def secured(service: services.Redis, certificates: Path, *, known: bool) -> str:
+    """The address as a server uses it that knows the authority, or does not."""
+    pair = {name: certificates / f"{name}.pem" for name in ("cert", "key")}
+    own = f"ssl_certfile={pair['cert']}&ssl_keyfile={pair['key']}"  # this Redis asks for one, too
+    given = {"CISERVER_REDIS_URL": f"{service.url}?{own}"}
+    return env.read(
+        given | ({"CISERVER_REDIS_CA_FILE": str(pair["cert"])} if known else {})
+    ).redis_url
+
+
+def rings(address: str) -> bool:
+    """Whether a ticket can be put there with the options of the server's app."""
+    server = celery.Celery("server", set_as_current=False)
+    server.conf.update(
+        broker_url=address, broker_transport_options=app.conf.broker_transport_options
+    )
+    try:
+        with server.connection_for_write() as connection:
+            connection.Producer().publish({}, routing_key=QUEUE, task=TICKET_TASK)
+    except dispatch.BROKER_FAULTS as fault:
+        assert "CERTIFICATE_VERIFY_FAILED" in str(fault)
+        return False
+    return True
+
+
+def hears(settings: Any, address: str) -> bool:
+    """Whether a doorbell that is rung there is heard through the websocket layer."""
+    settings.CHANNEL_LAYERS = {
+        "default": {
+            "BACKEND": "channels_redis.pubsub.RedisPubSubChannelLayer",
+            "CONFIG": {"hosts": [{"address": redis_py_url(address)}], "prefix": "ci.ch"},
+        }
+    }
+
+    async def listen() -> Any:
+        layer = get_channel_layer()
+        assert layer is not None
+        try:
+            channel = await layer.new_channel()
+            await layer.group_add("build-1", channel)
+            await sync_to_async(events.send)(("build-1",), {"type": "stage.changed"})
+            return await layer.receive(channel)
+        finally:
+            await layer.flush()
+
+    try:
+        return bool(async_to_sync(listen)() == {"type": "stage.changed"})
+    except redis_py.RedisError as fault:
+        assert "CERTIFICATE_VERIFY_FAILED" in str(fault)
+        return False
+
+
+@pytest.mark.service
+def test_tickets_and_doorbells_go_to_a_redis_whose_authority_is_named(
+    tls_redis: services.Redis, certificates: Path, settings: Any
+) -> None:
+    address = secured(tls_redis, certificates, known=True)
+
+    redis.check_external(address)
+    assert rings(address)
+    assert hears(settings, address)
+
+
+@pytest.mark.service
+def test_nothing_goes_to_a_redis_that_is_not_trusted(
+    tls_redis: services.Redis, certificates: Path, settings: Any
+) -> None:
+    address = secured(tls_redis, certificates, known=False)
+
+    with pytest.raises(redis.Unusable) as caught:
+        redis.check_external(address)
+
+    assert str(caught.value) == (
+        f"the Redis of CISERVER_REDIS_URL (rediss://127.0.0.1:{tls_redis.port}/0) is not trusted "
+        "(self-signed certificate): name the authority's file in CISERVER_REDIS_CA_FILE"
+    )
+    assert not rings(address)
+    assert not hears(settings, address)
