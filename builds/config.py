@@ -15,11 +15,12 @@ from builds.evaluate.program import Limits
 from builds.forges import Source, forge
 from builds.forges.base import Commit, Forge, ForgeError, NotFound
 from builds.models import Repo, Template
-from pipeline.convert import combine, modernise
+from pipeline.convert import Written, combine, convert
 from pipeline.document import File, parse
 from pipeline.errors import PipelineError, Problem
 from pipeline.facts import BuildFacts, RepoFacts
 from pipeline.lint import check_manifest, check_sense
+from pipeline.verdict import placed
 
 log = structlog.get_logger(__name__)
 
@@ -45,6 +46,15 @@ class Fetched:
     path: str
     text: str | None
     workflows: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True)
+class Modern:
+    """The text that is parsed; `converted`: not the fetched one, in which `source` tells places."""
+
+    text: str
+    converted: bool = False
+    source: Written | None = None
 
 
 def source(repo: Repo) -> Source:
@@ -78,13 +88,14 @@ def _workflows(reader: Forge, where: Source, sha: str) -> dict[str, str]:
     return {path: reader.file(where, sha, path) for path in paths}
 
 
-def modern(fetched: Fetched, repo: Repo, facts: RepoFacts, build: BuildFacts) -> str:
+def modern(fetched: Fetched, repo: Repo, facts: RepoFacts, build: BuildFacts) -> Modern:
     """The text that is parsed: programs evaluated, templates loaded, old formats converted.
 
     Raises: PipelineError.
     """
     if fetched.workflows:
-        return combine(fetched.workflows).text
+        written = combine(fetched.workflows)
+        return Modern(written.text, True, written)
     reader, where = forge(repo.scm), source(repo)
 
     def imported(path: str) -> str | None:
@@ -107,7 +118,11 @@ def modern(fetched: Fetched, repo: Repo, facts: RepoFacts, build: BuildFacts) ->
         limits=limits(),
         show=lambda line: log.info("config.printed", repo=repo.slug, line=line[:MAX_PRINTED]),
     )
-    return modernise(text, fetched.path)
+    made = text != fetched.text
+    found = convert(text, fetched.path)
+    if found is None:
+        return Modern(text, made)
+    return Modern(found.text, True, None if made else found)
 
 
 def limits() -> Limits:
@@ -153,11 +168,20 @@ def parsed(text: str, path: str) -> File:
     return parse(text, path)
 
 
-def check(text: str, path: str) -> File:
+def check(modern: Modern, path: str) -> File:
     """Parse, and refuse what the manifest's rules refuse or what holds no pipeline at all.
 
-    Raises: PipelineError.
+    Raises: PipelineError, with places in the fetched text.
     """
+    try:
+        return _checked(modern.text, path)
+    except PipelineError as fault:
+        if not modern.converted:
+            raise
+        raise PipelineError(placed(fault.problems, modern.source)) from fault
+
+
+def _checked(text: str, path: str) -> File:
     file = parsed(text, path)
     check_manifest(file)
     check_sense(file)

@@ -89,11 +89,11 @@ def trigger(repo: Repo, hook: Hook) -> Build | None:
     fetched = config.fetch(repo, hook.after or hook.ref)
     build = _row(repo, _complete(hook, fetched))
     try:
-        text = config.modern(fetched, repo, repo_facts(repo), build_facts(build))
-        file = config.check(text, fetched.path)
+        modern = config.modern(fetched, repo, repo_facts(repo), build_facts(build))
+        file = config.check(modern, fetched.path)
     except PipelineError as fault:
         return transitions.create_failed_build(build, str(fault), _config(fetched))
-    return _create(build, _config(replace(fetched, text=text)), file)
+    return _create(build, _config(replace(fetched, text=modern.text)), file)
 
 
 def create(

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import itertools
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Final
 
@@ -55,9 +55,8 @@ class Judged:
         found = list(self.problems) if self.file is None else lint(self.file, trusted=trusted)
         if not self.converted:
             return found
-        if self.text and any(problem.line for problem in found):
-            origins = self.source.origins() if self.source else None
-            found = [_placed(problem, origins) for problem in found]
+        if self.text:
+            found = placed(found, self.source)
         return [*self._left_out(), *found]
 
     def _left_out(self) -> Iterator[Problem]:
@@ -103,6 +102,17 @@ def judge(data: bytes | str, file: str = DEFAULT_FILE) -> Judged:
         return Judged(LINT_ERROR, fault.problems, parsed, modern, source is not None, count, source)
     verdict = OK if candidates(parsed) else NO_PIPELINE
     return Judged(verdict, (), parsed, modern, source is not None, count, source)
+
+
+def placed(problems: Sequence[Problem], source: Written | None) -> list[Problem]:
+    """Findings about a converted text at their places in the given one, as far as `source` tells.
+
+    Without it, as for what a program wrote, they have none.
+    """
+    if not any(problem.line for problem in problems):
+        return list(problems)
+    origins = source.origins() if source else None
+    return [_placed(problem, origins) for problem in problems]
 
 
 def _placed(problem: Problem, origins: Origins | None) -> Problem:

@@ -12,6 +12,7 @@ from builds.models import Build, Repo, Template, User
 from tests.builds.conftest import git
 
 Make = Callable[..., Repo]
+WRONG = "# b\nsteps:\n- name: a\n  image: i\n  environment:\n    A: [b]\n"
 
 
 @pytest.fixture
@@ -97,6 +98,41 @@ def test_a_folder_of_workflows_is_one_build(make: Callable[..., Build]) -> None:
         ".woodpecker/notes.txt": "no workflow",
     }
     assert stages(make(files)) == [("build", []), ("test", ["build"])]
+
+
+@pytest.mark.parametrize(
+    ("files", "place"),
+    [
+        (
+            {
+                ".woodpecker/a.yml": "steps:\n- {name: a, image: i, commands: [x]}\n",
+                ".woodpecker/b.yml": WRONG,
+            },
+            ".woodpecker/b.yml:6:8: ",
+        ),
+        ({".woodpecker.yml": WRONG}, ".woodpecker.yml:6:8: "),
+    ],
+    ids=["folder", "file"],
+)
+def test_what_is_wrong_with_a_converted_file_has_its_place_there(
+    files: dict[str, str], place: str, make: Callable[..., Build]
+) -> None:
+    build = make(files)
+
+    assert build.status == "error"
+    assert build.error.startswith(place)
+    assert "of the converted file" in build.error
+
+
+def test_what_is_wrong_with_what_a_program_wrote_has_no_place_in_it(
+    make: Callable[..., Build],
+) -> None:
+    build = make(
+        {".drone.star": "def main(ctx): return {'kind': 'pipeline', 'steps': 'no'}"}, ".drone.star"
+    )
+
+    assert build.error.startswith(".drone.star: ")
+    assert "of the converted file" in build.error
 
 
 def test_a_file_that_is_no_utf_8_is_an_error(
