@@ -91,6 +91,7 @@ def raw_log(house: Cluster, slug: str, number: int) -> bytes:
 def test_daemons_end_with_the_stage(house: Cluster, tmp_path: Path, name: str) -> None:
     """In the group, out of it, in a session of their own; one of them holds on to the output."""
     pids = tmp_path / "pids"
+    pids.touch()  # or the loop below may look for it too early, and end
     tell = f"echo $$ >> {pids}; exec sleep 600"
     slug = house.repo(
         pipeline(
