@@ -20,7 +20,8 @@ from typing import Final
 
 from agents.drivers.base import EXIT_ERROR, EXIT_KILLED, Outcome, Room, Sink
 from agents.drivers.exec import ExecProcess, spawn
-from agents.mirrors import locked, path_of
+from agents.drivers.leftovers import MARK
+from agents.mirrors import locked, path_of, unfinished
 from agents.options import Options
 from pipeline import remotes
 from pipeline.remotes import Trouble, trouble
@@ -126,7 +127,9 @@ class CloneProcess:
 
     def _update_mirror(self) -> None:
         if not self._mirror.exists():
-            self._git("init", "--quiet", "--bare", str(self._mirror), folder=self._room.root)
+            made = unfinished(self._mirror)
+            self._git("init", "--quiet", "--bare", str(made), folder=self._room.root)
+            made.rename(self._mirror)
         if not self._has_all():
             self._fetch(self._mirror, self._spec.remote, self._wanted("refs/heads/"))
 
@@ -283,6 +286,7 @@ def _environ(
     names = ("PATH", "HOME", "USER", "SSH_AUTH_SOCK", "SSL_CERT_FILE", "GIT_SSH_COMMAND", "LANG")
     found = {name: os.environ[name] for name in names if name in os.environ}
     found |= {name: value for name, value in environ.items() if _HARMLESS.fullmatch(name)}
+    found[MARK] = room.key  # should this agent die, its next life ends git before it clones again
     found["GIT_TERMINAL_PROMPT"] = "0"
     found["GIT_ASKPASS"] = ""
     if netrc is not None:

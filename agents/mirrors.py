@@ -1,7 +1,8 @@
 """The agent's mirrors of git repositories: who uses one, and which have to go.
 
 Beside each mirror lies a file whose lock is held while the mirror is read or written, by whatever
-agent, and whose time says when it was used last.
+agent, and whose time says when it was used last. It is empty unless the mirror is in use, or who
+used it was killed over it.
 """
 
 from __future__ import annotations
@@ -30,8 +31,9 @@ _PACKING: Final = (
     "-c", "gc.autoDetach=false", "-c", "gc.auto=1000", "-c", "gc.autoPackLimit=20",
     "-c", "pack.threads=1", "-c", "core.hooksPath=/dev/null",
 )  # fmt: skip
-#: A mirror that is being removed.
+#: A mirror that is being removed, and one that is being made.
 _GONE: Final = ".gone"
+_NEW: Final = ".new"
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +65,35 @@ def locked(mirror: Path, give_up: Callable[[], bool]) -> Iterator[bool]:
             yield False
             return
     try:
-        os.utime(file)
-        yield True
+        with _in_use(file, mirror):
+            os.utime(file)
+            yield True
     finally:
         os.close(file)
+
+
+@contextlib.contextmanager
+def _in_use(file: int, mirror: Path) -> Iterator[None]:
+    """Note in a lock file that its mirror is in use; mend a mirror that was in use for too long."""
+    if os.fstat(file).st_size:
+        _mend(mirror)
+    os.pwrite(file, b"in use\n", 0)
+    yield
+    os.ftruncate(file, 0)
+
+
+def unfinished(mirror: Path) -> Path:
+    """Where a mirror is made, to be renamed when it is whole. For who has the lock."""
+    path = mirror.with_suffix(_NEW)
+    shutil.rmtree(path, ignore_errors=True)
+    return path
+
+
+def _mend(mirror: Path) -> None:
+    """Remove the locks that a git which was killed left in a mirror: the next one would give up."""
+    for lock in mirror.rglob(f"*{_LOCK}"):
+        lock.unlink(missing_ok=True)
+        log.info("mirror.mended", mirror=mirror.name, lock=lock.name)
 
 
 def _lock(path: Path) -> int | None:
@@ -109,9 +136,10 @@ def pack(mirrors: Path) -> None:
         try:
             command = ["git", *_PACKING, "gc", "--auto", "--quiet"]
             environ = {"PATH": os.defpath, "LC_ALL": "C"}
-            done = subprocess.run(
-                command, cwd=mirror, env=environ, capture_output=True, check=False
-            )
+            with _in_use(file, mirror):
+                done = subprocess.run(
+                    command, cwd=mirror, env=environ, capture_output=True, check=False
+                )
         finally:
             os.close(file)
         if done.returncode:
@@ -140,6 +168,7 @@ def _remove(mirror: Mirror) -> bool:
         gone = mirror.path.with_suffix(_GONE)
         with contextlib.suppress(FileNotFoundError):  # the clone that made the lock went no further
             mirror.path.rename(gone)
+        unfinished(mirror.path)
         path.unlink()
     finally:
         os.close(file)

@@ -8,6 +8,7 @@ import fcntl
 import hashlib
 import os
 import re
+import shutil
 import subprocess
 import time
 from collections.abc import Iterator
@@ -116,8 +117,11 @@ class Git:
             return local
         folder = self.mirrors / hashlib.sha256(source.url.encode()).hexdigest()[:24]
         with _locked(folder.with_suffix(".lock")):
-            if not (folder / "HEAD").exists():
-                _git(None, "init", "--quiet", "--bare", str(folder))
+            if not folder.exists():
+                made = folder.with_suffix(".new")
+                shutil.rmtree(made, ignore_errors=True)
+                _git(None, "init", "--quiet", "--bare", str(made))
+                made.rename(folder)
             self._fetch(folder, source, rev)
         return folder
 
@@ -275,10 +279,14 @@ def _headers() -> dict[str, str]:
 
 @contextlib.contextmanager
 def _locked(path: Path) -> Iterator[None]:
-    """Hold a lock file, so that two processes never fetch into one mirror at a time."""
+    """Hold a lock file, so that two processes never fetch into one mirror at a time.
+
+    It is empty unless the mirror is in use, or whoever used it was killed over it: then the locks
+    are removed that his git left in the mirror.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     deadline = time.monotonic() + FETCH_TIMEOUT_S
-    with path.open("w") as file:
+    with path.open("a") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -287,4 +295,10 @@ def _locked(path: Path) -> Iterator[None]:
                 if time.monotonic() > deadline:
                     raise Unreachable("another fetch of this repository takes too long") from None
                 time.sleep(0.05)
+        if os.fstat(file.fileno()).st_size:
+            for lock in path.with_suffix("").rglob("*.lock"):
+                lock.unlink(missing_ok=True)
+        file.write("in use\n")
+        file.flush()
         yield
+        file.truncate(0)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 import sys
@@ -9,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from agents.mirrors import clean, locked, pack, path_of
+from agents.mirrors import clean, locked, pack, path_of, unfinished
 
 NOW = 1_000_000.0
 DAY = 86400.0
@@ -65,6 +66,7 @@ def test_one_in_use_stays(tmp_path: Path, mirrors: dict[str, Path]) -> None:
         removed = clean(tmp_path, age_s=DAY, size_bytes=0, now=NOW + DAY)
         assert set(removed) == {mirrors["b5"], mirrors["c1"]}
         assert mirrors["a9"].exists()
+    os.utime(mirrors["a9"].with_suffix(".lock"), (NOW - 9 * DAY,) * 2)
     assert clean(tmp_path, age_s=DAY, size_bytes=0, now=NOW + DAY) == [mirrors["a9"]]
 
 
@@ -113,6 +115,32 @@ def test_what_a_sudden_death_left_is_removed(tmp_path: Path) -> None:
     path_of(tmp_path, "only a lock").with_suffix(".lock").touch()
     clean(tmp_path, age_s=DAY, size_bytes=0, now=NOW * 1e6)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_locks_of_a_git_that_was_killed_are_removed(tmp_path: Path) -> None:
+    mirror = path_of(tmp_path, "a")
+    with locked(mirror, never):
+        git(tmp_path, "init", "-q", "--bare", str(mirror))
+    stale = [mirror / "refs" / "heads" / "main.lock", mirror / "packed-refs.lock"]
+    for lock in stale:
+        lock.touch()
+    with locked(mirror, never):
+        assert all(lock.exists() for lock in stale)  # nobody died: they are somebody's
+
+    with contextlib.suppress(InterruptedError), locked(mirror, never):
+        raise InterruptedError
+    with locked(mirror, never):
+        assert not any(lock.exists() for lock in stale)
+    assert mirror.with_suffix(".lock").read_bytes() == b""
+
+
+def test_a_mirror_that_was_not_finished_is_made_anew(tmp_path: Path) -> None:
+    mirror = path_of(tmp_path, "a")
+    unfinished(mirror).mkdir()
+    (mirror.with_suffix(".new") / "HEAD").touch()
+    made = unfinished(mirror)
+    assert not made.exists()
+    assert made.suffix not in (".git", ".lock")
 
 
 def test_a_folder_that_is_not_there_is_clean(tmp_path: Path) -> None:

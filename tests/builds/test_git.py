@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import contextlib
 import subprocess
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -176,6 +177,20 @@ def test_a_mirror_is_fetched_by_one_at_a_time(held: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr("builds.forges.git.FETCH_TIMEOUT_S", 0.01)
     with pytest.raises(Unreachable, match="another fetch"), _locked(held):
         pass
+
+
+def test_a_fetch_that_was_killed_spoils_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "mirrors" / "one.lock"
+    stale = tmp_path / "mirrors" / "one" / "refs" / "heads" / "main.lock"
+    stale.parent.mkdir(parents=True)
+    with contextlib.suppress(InterruptedError), _locked(path):
+        stale.touch()
+        raise InterruptedError
+    with _locked(path):
+        assert not stale.exists()
+    assert path.read_bytes() == b""
 
 
 def test_a_host_is_sent_its_own_credentials_only(settings: Any) -> None:
