@@ -147,6 +147,15 @@ class Browser:
         """Press keys, wherever the focus is."""
         webdriver.ActionChains(self.driver).send_keys(*texts).perform()
 
+    def press(self, selector: str) -> None:
+        """Click on what a selector finds, again if the page replaced it in that moment."""
+
+        def click() -> bool:
+            self.driver.find_element("css selector", selector).click()
+            return True
+
+        self.wait(f"{selector} to press", click)
+
     def screen(self, width: int = 1280, height: int = 860, *, dark: bool = False) -> None:
         """How large the window is, and which colours its person prefers."""
         self.driver.execute_cdp_cmd(

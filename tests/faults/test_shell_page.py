@@ -50,12 +50,12 @@ def test_restart_with_debug_look_into_it_and_go_on(server: Cluster, tab: Browser
     assert server.ended(slug, first)["status"] == "failure"
 
     tab.open(f"/{slug}/{first}")
-    tab.driver.find_element("id", "restart-debug").click()
+    tab.press("#restart-debug")
     tab.wait_js("the new build", f"location.pathname === '/{slug}/{first + 1}'")
     tab.wait_js("the invitation", "document.querySelector('.held a') !== null")
     tab.shot("waits")
     tab.complaints()
-    tab.driver.find_element("css selector", ".held a").click()
+    tab.press(".held a")
 
     tab.wait_js("the shell", f"{STATE} === 'connected'")
     tab.keys("echo sum$((40+2)) grün; cat file", Keys.ENTER)
@@ -79,7 +79,7 @@ def test_restart_with_debug_look_into_it_and_go_on(server: Cluster, tab: Browser
     tab.keys("echo back$((1+1))", Keys.ENTER)
     tab.wait_js("its answer", f"{ROWS}.includes('back2')")
 
-    tab.driver.find_element("css selector", ".shell form button").click()
+    tab.press(".shell form button")
     tab.wait_js("the build", f"location.pathname === '/{slug}/{first + 1}'")
     tab.wait_js("its end", "document.title.startsWith('failure')")
     tab.open("/admin/builds/audit/?action=shell")
