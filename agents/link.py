@@ -228,9 +228,12 @@ class Link:
     ) -> Answer | None:
         data = json.dumps(to_json(body), separators=(",", ":")).encode()
         self._meanwhile = meanwhile
-        if not patient:
-            return _read(cls, self._once(method, path, data, "application/json", hold_s))
-        return self._patiently(method, path, data, "application/json", cls, hold_s)
+        try:
+            if not patient:
+                return _read(cls, self._once(method, path, data, "application/json", hold_s))
+            return self._patiently(method, path, data, "application/json", cls, hold_s)
+        finally:
+            self._meanwhile = None
 
     def _patiently(
         self, method: str, path: str, data: bytes, kind: str, cls: type[Answer], hold_s: float = 0.0

@@ -61,6 +61,17 @@ def test_it_repeats_until_there_is_an_answer(link: Link, double: Double, fault: 
     assert answer.id == 7
 
 
+@pytest.mark.parametrize("times", [0, 3])
+def test_meanwhile_is_called_once_per_message(link: Link, double: Double, times: int) -> None:
+    double.fault("join", "drop", times)
+    called: list[float] = []
+    link.post("agents", JOIN, Joined, meanwhile=lambda: called.append(link.gate.heard))
+    assert len(called) == 1
+    assert called[0] < link.gate.heard  # before the answer
+    link.post("agents", JOIN, Joined)
+    assert len(called) == 1
+
+
 def test_it_says_when_it_tries_again(
     link: Link, double: Double, capsys: pytest.CaptureFixture[str]
 ) -> None:
