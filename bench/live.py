@@ -1,14 +1,17 @@
 """From a line being printed to the same line in a websocket client.
 
-Floor: the same lines through a pipe (`sh | reader`).
+Floors: the same lines through a pipe (`sh | reader`), and a small file that is appended to and
+flushed as often: a line is shown once it is on the disk, whose worst moments are in the p99.
 """
 
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 from websockets.sync.client import connect
 
@@ -17,6 +20,7 @@ from bench.measure import note, show, spread_ms
 
 LINES = 200
 PAUSE_S = 0.03
+PAGE_BYTES = 4096
 PRINTER = f"""
 import time
 for i in range({LINES}):
@@ -47,8 +51,21 @@ def through_pipe(file: str) -> list[float]:
         return [age for line in process.stdout for age in ages([line])]
 
 
+def flushes(folder: Path) -> list[float]:
+    """The other floor."""
+    taken = []
+    with (folder / "flushed").open("ab", buffering=0) as file:
+        for _ in range(LINES):
+            file.write(bytes(PAGE_BYTES))
+            begin = time.perf_counter()
+            os.fsync(file)
+            taken.append(time.perf_counter() - begin)
+            time.sleep(PAUSE_S)
+    return taken
+
+
 def main() -> None:
-    """Measure the figure and its floor."""
+    """Measure the figure and its floors."""
     with instance() as server:
         server.folder.chmod(0o755)
         file = server.folder / "printer.py"
@@ -65,8 +82,9 @@ def main() -> None:
             while len(taken) < LINES:
                 taken += ages(json.loads(socket.recv(timeout=60))["lines"])
         server.ended(slug, number)
-        floor = through_pipe(str(file))
-    show("live", lines=LINES, **spread_ms(taken), floor=spread_ms(floor))
+        floor, flushed = through_pipe(str(file)), flushes(server.data_dir)
+    spreads = {"floor": spread_ms(floor), "flush": spread_ms(flushed)}
+    show("live", lines=LINES, **spread_ms(taken), **spreads)
 
 
 if __name__ == "__main__":
