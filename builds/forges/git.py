@@ -118,10 +118,7 @@ class Git:
         folder = self.mirrors / hashlib.sha256(source.url.encode()).hexdigest()[:24]
         with _locked(folder.with_suffix(".lock")):
             if not folder.exists():
-                made = folder.with_suffix(".new")
-                shutil.rmtree(made, ignore_errors=True)
-                _git(None, "init", "--quiet", "--bare", str(made))
-                made.rename(folder)
+                _make_mirror(folder)
             self._fetch(folder, source, rev)
         return folder
 
@@ -178,6 +175,17 @@ def _url(source: Source) -> str:
     if not source.url:
         raise Unreachable(f"{source.slug}: the repository has no clone address")
     return source.url
+
+
+def _make_mirror(folder: Path) -> None:
+    """An empty repository, there when it is whole. For who has the lock. Raises: Unreachable."""
+    made = folder.with_suffix(".new")
+    shutil.rmtree(made, ignore_errors=True)
+    done = _git(None, "init", "--quiet", "--bare", str(made))
+    if done.returncode:
+        said = done.stderr.decode(errors="replace").strip()
+        raise Unreachable(f"the server cannot make a mirror of the repository: {said}")
+    made.rename(folder)
 
 
 def _fetch(folder: Path, source: Source, *refspecs: str) -> None:

@@ -179,6 +179,21 @@ def test_a_mirror_is_fetched_by_one_at_a_time(held: Path, monkeypatch: pytest.Mo
         pass
 
 
+def test_a_mirror_that_cannot_be_made_is_told_and_not_kept(
+    reader: Git, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def killed(command: list[str], **_options: object) -> subprocess.CompletedProcess[bytes]:
+        if "init" in command:
+            Path(command[-1]).mkdir()
+            return subprocess.CompletedProcess(command, 137, b"", b"no space left")
+        raise AssertionError(command)
+
+    monkeypatch.setattr("subprocess.run", killed)
+    with pytest.raises(Unreachable, match=r"cannot make a mirror.*no space left"):
+        reader.commit(Source("a/b", "https://git.example.com/a/b.git"), "refs/heads/main")
+    assert [path for path in reader.mirrors.iterdir() if not path.suffix] == []
+
+
 def test_a_fetch_that_was_killed_spoils_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
