@@ -181,7 +181,7 @@ def _inserted(model: type[Model]) -> tuple[Field[Any, Any], ...]:
 def _insert_sql(
     model: type[Model], vendor: str, count: int, computed: tuple[tuple[str, Computed], ...]
 ) -> str:
-    now, _ = model._base_manager.all().query.get_compiler(connection=connection).compile(Now())
+    now = _now(model)
     fields = _inserted(model)
     known = dict(computed)
     if any(kind is not Computed.NOW for kind in known.values()):
@@ -195,6 +195,12 @@ def _insert_sql(
     return f"INSERT INTO {quoted(model._meta.db_table)} ({names}) VALUES {many}{answer}"  # noqa: S608 - names of columns
 
 
+def _now(model: type[Model]) -> str:
+    """The database's time, in its own words."""
+    sql, _ = model._base_manager.all().query.get_compiler(connection=connection).compile(Now())
+    return str(sql)
+
+
 def _stored(model: type[Model], name: str, value: Any) -> Any:
     return model._meta.get_field(name).get_db_prep_save(value, connection)  # type: ignore[union-attr]
 
@@ -206,8 +212,7 @@ def _update_sql(
     how: tuple[tuple[str, Computed | bool], ...],
     which: tuple[tuple[str, int], ...],
 ) -> str:
-    compiler = model._base_manager.all().query.get_compiler(connection=connection)
-    now, _ = compiler.compile(Now())
+    now = _now(model)
 
     def column(name: str) -> str:
         return connection.ops.quote_name(str(model._meta.get_field(name).column))  # type: ignore[union-attr]

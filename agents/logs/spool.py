@@ -128,7 +128,7 @@ class Spool:
         with self._changed:
             if not self._segments and not self._closed:
                 with contextlib.suppress(OSError):
-                    self._segments.append(_open(self._folder / f"{self._number}.0.log"))
+                    self._segments.append(_open(self._path(0)))
 
     def write(self, data: bytes) -> None:
         """Mask, cut into lines and store a chunk. Blocks while the disk is full."""
@@ -270,9 +270,12 @@ class Spool:
     def _is_head(self, segment: Segment) -> bool:
         return _ordinal(segment.path) == 0
 
+    def _path(self, ordinal: int) -> Path:
+        return self._folder / f"{self._number}.{ordinal}.log"
+
     def _open_segment(self, ordinal: int) -> bool:
         """Begin another segment; whether that was possible."""
-        path = self._folder / f"{self._number}.{ordinal}.log"
+        path = self._path(ordinal)
         segment = self._when_there_is_room(lambda: _open(path))
         if segment is not None:
             self._segments.append(segment)
@@ -301,7 +304,7 @@ class Spool:
         if left_out < 1:
             return
         text = f"[{left_out} lines left out here: the log is longer than its limit]\n".encode()
-        note = _open(self._folder / f"{self._number}.{_ordinal(ring[0].path) - 1}.log")
+        note = _open(self._path(_ordinal(ring[0].path) - 1))
         record = Record(ring[0].records[0].position - 1, 0, len(text), 1, ring[0].records[0].ms)
         if self._write_all(note.data, text):
             packed = _RECORD.pack(record.position, record.size, 1, record.ms, 0)
