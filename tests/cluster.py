@@ -21,6 +21,8 @@ from typing import Any
 
 import redis as redis_py
 
+from agents.drivers.docker import DockerDriver
+from agents.option_table import Options
 from ciserver import env
 from ciserver.cli.client import Access, Client
 from ciserver.embedded import keys
@@ -233,6 +235,7 @@ def cluster(**settings: str) -> Iterator[Cluster]:
             _show_logs(built)
             for part in (*built.agents.values(), built.worker, built.web, built.redis):
                 part.stop()
+            _sweep(built)
             built.listener.close()
             built.client.close()
 
@@ -285,6 +288,17 @@ def _start(built: Cluster) -> None:
     built.worker.start()
     built.wait_web()
     assert listens(built.settings.port)
+
+
+def _sweep(built: Cluster) -> None:
+    """Remove what killed agents left in the machine's engine, as their next life would."""
+    for part in built.agents.values():
+        given = part.program.environ
+        if given["CISERVER_AGENT_ISOLATION"] == "docker" and not given.get(
+            "CISERVER_AGENT_DOCKER_HOST"
+        ):
+            state_dir = Path(given["CISERVER_AGENT_STATE_DIR"])
+            DockerDriver(Options(server="http://ci", token="x", state_dir=state_dir)).sweep()
 
 
 def _show_logs(built: Cluster) -> None:

@@ -10,7 +10,8 @@ import subprocess
 from collections.abc import Sequence
 from pathlib import Path
 
-from agents.drivers import docker_engine
+from agents.drivers import docker_engine, docker_leftovers
+from agents.drivers.docker_container import OWNER_LABEL
 from agents.drivers.docker_engine import EngineAway
 from agents.option_table import Options
 from tests.services import program, wait_for
@@ -91,8 +92,16 @@ class Engine:
         for pid in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split():
             os.kill(int(pid), signal.SIGKILL)
 
+    def empty(self) -> None:
+        """Remove what agents left: an engine that ends leaves its networks on this machine, whose
+        engines find no room for another after thirty."""
+        for kind, name, _ in list(self._asks.labelled(OWNER_LABEL)):
+            docker_leftovers.remove(self._asks, kind, name)
+
     def close(self) -> None:
         self.kill_containers()
+        if self._process is not None and self._process.poll() is None:
+            self.empty()
         self.end(signal.SIGTERM)
         self._containerd.terminate()
         self._containerd.wait(60)
