@@ -19,6 +19,7 @@ BIN := .venv/bin
 # pip shows its progress on a terminal only
 QUIET := $(shell [ -t 2 ] || echo --quiet)
 PIP := $(BIN)/python -m pip install $(QUIET) --disable-pip-version-check
+# where a wheel is unpacked that pip would refuse for this Python: see requirements.txt
 SITE = $(shell $(BIN)/python -c 'import sysconfig; print(sysconfig.get_path("purelib"))')
 WORKERS ?= 3
 FAULT_WORKERS ?= 4

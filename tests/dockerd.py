@@ -92,7 +92,7 @@ class Engine:
         for pid in Path(f"/proc/{keeper}/task/{keeper}/children").read_text().split():
             os.kill(int(pid), signal.SIGKILL)
 
-    def empty(self) -> None:
+    def _empty(self) -> None:
         """Remove what agents left: an engine that ends leaves its networks on this machine, whose
         engines find no room for another after thirty."""
         for kind, name, _ in list(self._asks.labelled(OWNER_LABEL)):
@@ -101,7 +101,7 @@ class Engine:
     def close(self) -> None:
         self.kill_containers()
         if self._process is not None and self._process.poll() is None:
-            self.empty()
+            self._empty()
         self.end(signal.SIGTERM)
         self._containerd.terminate()
         self._containerd.wait(60)
